@@ -1,0 +1,111 @@
+"""How blocks look in the cache's files: an append-only data log and a journal of checksummed records.
+
+Per dataset version, one directory with three files:
+
+``meta.json``
+    ``{"format": 1, "root", "path", "id", "version", "geometry"}``.
+``data``
+    Heads and block bodies in the order of arrival. Nothing in it says what it is.
+``journal``
+    ``JOURNAL_DTYPE`` records. A block's record is appended after its bytes were written, and is the only
+    thing that makes them count. Later records of a block replace earlier ones; a tombstone removes.
+
+Replay stops at the first record that fails its own checksum (a torn tail after a crash); the bytes of
+a block are checked against ``crc``, the checksum that its origin made (``blocks``), whenever they are
+read. So a cache may lose its tail, but never lies. No file is opened here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BLOCK", "FORMAT", "JOURNAL_DTYPE", "TOMBSTONE", "block_entries", "replay", "tombstone_entries"]
+
+FORMAT = 1
+BLOCK, TOMBSTONE = 1, 2
+_MAGIC = 0xC2B1
+
+JOURNAL_DTYPE = np.dtype(
+    [
+        ("magic", "<u2"),
+        ("kind", "u1"),
+        ("zero", "u1"),
+        ("block", "<u4"),
+        ("nchunk", "<u8"),
+        ("offset", "<u8"),  # of the block's bytes in the data log
+        ("size", "<u4"),
+        ("crc", "<u4"),  # of the block, as its origin made it
+        ("head_offset", "<u8"),  # of the chunk header that it decodes with
+        ("head_size", "<u4"),
+        ("record_crc", "<u4"),  # of the 44 bytes before it, seeded with the dataset's seed
+    ]
+)
+
+Journal = npt.NDArray[np.void]
+
+
+def _seal(entries: Journal, seed: int) -> Journal:
+    raw = entries.view(np.uint8).reshape(len(entries), JOURNAL_DTYPE.itemsize)
+    entries["record_crc"] = [zlib.crc32(row[:-4].tobytes(), seed) for row in raw]
+    return entries
+
+
+def block_entries(
+    seed: int,
+    nchunk: int,
+    blocks: Iterable[tuple[int, int, int]],
+    offset: int,
+    head_offset: int,
+    head_size: int,
+) -> Journal:
+    """Journal records of blocks that lie one after another in the data log from ``offset``.
+
+    Parameters
+    ----------
+    blocks : iterable of (block number, size in bytes, checksum)
+    """
+    rows = list(blocks)
+    entries = np.zeros(len(rows), JOURNAL_DTYPE)
+    table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    entries["magic"], entries["kind"], entries["nchunk"] = _MAGIC, BLOCK, nchunk
+    entries["block"], entries["size"], entries["crc"] = table[:, 0], table[:, 1], table[:, 2]
+    entries["offset"] = offset + np.concatenate([[0], np.cumsum(table[:-1, 1])])
+    entries["head_offset"], entries["head_size"] = head_offset, head_size
+    return _seal(entries, seed)
+
+
+def tombstone_entries(seed: int, nchunk: int, blocks: Iterable[int]) -> Journal:
+    """Journal records that remove blocks."""
+    numbers = list(blocks)
+    entries = np.zeros(len(numbers), JOURNAL_DTYPE)
+    entries["magic"], entries["kind"], entries["nchunk"], entries["block"] = _MAGIC, TOMBSTONE, nchunk, numbers
+    return _seal(entries, seed)
+
+
+def replay(journal: bytes, seed: int, data_nbytes: int) -> Journal:
+    """The valid records at the start of a journal.
+
+    Parameters
+    ----------
+    journal : bytes
+        The whole file; a torn last record is ignored.
+    data_nbytes : int
+        Length of the data log: a record that points past it ends the replay.
+    """
+    count = len(journal) // JOURNAL_DTYPE.itemsize
+    entries = np.frombuffer(journal, JOURNAL_DTYPE, count)
+    within = (entries["offset"] + entries["size"] <= data_nbytes) & (
+        entries["head_offset"] + entries["head_size"] <= data_nbytes
+    )
+    fine = (entries["magic"] == _MAGIC) & within & ((entries["kind"] == BLOCK) | (entries["kind"] == TOMBSTONE))
+    good = int(np.argmin(fine)) if not fine.all() else count
+    size = JOURNAL_DTYPE.itemsize
+    crcs = entries["record_crc"].tolist()
+    for i in range(good):
+        if zlib.crc32(journal[i * size : (i + 1) * size - 4], seed) != crcs[i]:
+            return entries[:i]
+    return entries[:good]

@@ -1,0 +1,182 @@
+"""Blocks decoded and encoded: the only module that calls Blosc2's codecs.
+
+Whatever comes from elsewhere is checked against the announced geometry before anything is allocated:
+codecs and filters by an allow-list, sizes by arithmetic. It does not place blocks in arrays.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import blosc2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import IntegrityError
+from .blocks import HEADER_NBYTES, BlockRecord, make_record, mini_chunk, parse_layout, whole_record
+from .dtypes import is_vlen
+from .metadata import Geometry
+
+__all__ = ["decode_record", "decode_strings", "encode_blocks", "encode_chunk", "encode_strings", "is_portable"]
+
+# Without this the decoder keeps Python's global lock for the whole call.
+blosc2.set_releasegil(True)
+
+MAX_STRINGS_NBYTES = 1 << 30
+_FORMATS = frozenset({0, 1, 3, 4})  # blosclz, lz4 and lz4hc, zlib, zstd; 7 would be a plugin
+_FILTERS = frozenset({0, 1, 2, 3, 4, 35, 36})  # none, shuffle, bitshuffle, delta, trunc_prec, bytedelta, int_trunc
+
+
+def is_portable(header: bytes) -> bool:
+    """Can every client decode a chunk of this header (no plugin codec or filter)?"""
+    if (header[2] & 5) != 5 or len(header) < HEADER_NBYTES:
+        return True  # Blosc1: built-in codecs only
+    return header[2] >> 5 in _FORMATS and all(f in _FILTERS for f in header[16:22])
+
+
+def decode_record(record: BlockRecord, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Decoded bytes of a record's blocks, one after another (of the chunk, for a whole one).
+
+    Raises
+    ------
+    IntegrityError
+        When the record does not fit the geometry or does not decode.
+    """
+    if record.nchunk >= geometry.nchunks:
+        raise IntegrityError(f"no chunk {record.nchunk} in a dataset of {geometry.nchunks}")
+    chunk_nbytes = geometry.chunk_nbytes(record.nchunk)
+    nblocks = geometry.chunk_nblocks(record.nchunk)
+    if record.is_whole:
+        if len(record.body) < 16:
+            raise IntegrityError(f"chunk {record.nchunk} is truncated")
+        (nbytes,) = struct.unpack_from("<i", record.body, 4)
+        limit = MAX_STRINGS_NBYTES if is_vlen(geometry.dtype) else chunk_nbytes
+        if not 0 <= nbytes <= limit or (not is_vlen(geometry.dtype) and nbytes != chunk_nbytes):
+            raise IntegrityError(f"chunk {record.nchunk} claims {nbytes} bytes, {chunk_nbytes} were announced")
+        return _decompress(record.body, nbytes, record.nchunk)
+    ids = record.ids
+    if len(ids) == 0 or int(ids[-1]) >= nblocks or (len(ids) > 1 and not bool(np.all(ids[1:] > ids[:-1]))):
+        raise IntegrityError(f"record of chunk {record.nchunk} has impossible block numbers")
+    head_blocksize = struct.unpack_from("<i", record.head, 8)[0] if len(record.head) >= HEADER_NBYTES else 0
+    block_nbytes = geometry.block_nbytes
+    last = nblocks - 1
+    last_nbytes = chunk_nbytes - last * block_nbytes
+    expected = block_nbytes if not (len(ids) == 1 and int(ids[0]) == last) else last_nbytes
+    if head_blocksize not in (block_nbytes, expected):
+        raise IntegrityError(f"chunk {record.nchunk} has blocks of {head_blocksize} bytes, not {block_nbytes}")
+    mini = mini_chunk(record, last, last_nbytes)
+    return _decompress(mini.chunk, mini.nbytes, record.nchunk)[mini.skip_nbytes :]
+
+
+def _decompress(chunk: bytes | bytearray | memoryview, nbytes: int, nchunk: int) -> npt.NDArray[np.uint8]:
+    if not is_portable(bytes(chunk[:HEADER_NBYTES])):
+        raise IntegrityError(f"chunk {nchunk} needs a codec or filter that is not allowed")
+    out = np.empty(nbytes, np.uint8)
+    if nbytes == 0:
+        return out
+    try:
+        # One thread: callers decode many chunks at once, and a pool per call costs more than it gives.
+        done = blosc2.decompress2(chunk, dst=out, nthreads=1)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise IntegrityError(f"chunk {nchunk} does not decode") from error
+    if isinstance(done, int) and done != nbytes:
+        raise IntegrityError(f"chunk {nchunk} decodes to {done} bytes instead of {nbytes}")
+    return out
+
+
+def _compress(raw: bytes | memoryview, itemsize: int, block_nbytes: int, fast: bool) -> bytes:
+    typesize = itemsize if 1 < itemsize <= 255 else 1
+    filters = [blosc2.Filter.NOFILTER] * 5 + [blosc2.Filter.SHUFFLE if typesize > 1 else blosc2.Filter.NOFILTER]
+    chunk = blosc2.compress2(
+        raw,
+        typesize=typesize,
+        codec=blosc2.Codec.LZ4 if fast else blosc2.Codec.ZSTD,
+        clevel=1,
+        filters=filters,
+        blocksize=block_nbytes,
+        nthreads=1,
+    )
+    return bytes(chunk)
+
+
+def encode_blocks(
+    seed: int, nchunk: int, ids: Sequence[int], raw: bytes | memoryview, geometry: Geometry, fast: bool = False
+) -> BlockRecord:
+    """Compress some blocks of a chunk, ZSTD level 1 with shuffle (``fast``: LZ4).
+
+    Parameters
+    ----------
+    seed : int
+        ``checksum_seed`` of the dataset.
+    ids : sequence of int
+        Block numbers, ascending.
+    raw : bytes-like
+        The decoded blocks, one after another; block-major, padded as the geometry says.
+    """
+    nblocks = geometry.chunk_nblocks(nchunk)
+    block_nbytes = geometry.block_nbytes
+    chunk = _compress(raw, geometry.itemsize, block_nbytes, fast)
+    layout = parse_layout(chunk, len(chunk))
+    if layout.kind == "special":
+        return make_record(seed, nchunk, layout.head, ids, [b""] * len(ids))
+    blocksize_fits = layout.blocksize == block_nbytes or (len(ids) == 1 and layout.blocksize == len(raw))
+    if layout.kind == "whole" or not blocksize_fits or layout.nblocks != len(ids):
+        # Blosc2 would not use that block size (tiny or odd ones): send the blocks as they are.
+        return make_record(seed, nchunk, _memcpy_head(geometry, len(raw)), ids, _split(raw, block_nbytes))
+    if len(ids) == nblocks and nblocks == 1:
+        return make_record(seed, nchunk, layout.head, ids, [_block(chunk, layout.offsets[0], layout.sizes[0])])
+    bodies = [_block(chunk, o, s) for o, s in zip(layout.offsets, layout.sizes, strict=True)]
+    return make_record(seed, nchunk, layout.head, ids, bodies)
+
+
+def _block(chunk: bytes, offset: Any, size: Any) -> memoryview:
+    return memoryview(chunk)[int(offset) : int(offset) + int(size)]
+
+
+def _split(raw: bytes | memoryview, block_nbytes: int) -> list[memoryview]:
+    view = memoryview(raw)
+    return [view[i : i + block_nbytes] for i in range(0, max(len(view), 1), block_nbytes)]
+
+
+def _memcpy_head(geometry: Geometry, nbytes: int) -> bytes:
+    typesize = geometry.itemsize if geometry.itemsize <= 255 else 1
+    blocksize = geometry.block_nbytes if nbytes > geometry.block_nbytes else nbytes
+    fields = struct.pack("<BBBBiii", 5, 1, 0x17, max(typesize, 1), nbytes, blocksize, HEADER_NBYTES + nbytes)
+    return fields + bytes(16)
+
+
+def encode_chunk(seed: int, nchunk: int, raw: bytes | memoryview, geometry: Geometry) -> BlockRecord:
+    """Compress all blocks of a chunk."""
+    return encode_blocks(seed, nchunk, range(geometry.chunk_nblocks(nchunk)), raw, geometry)
+
+
+def encode_strings(seed: int, nchunk: int, strings: Sequence[str]) -> BlockRecord:
+    """A chunk of strings: ``int32 offsets[n + 1]`` (little endian), then their UTF-8."""
+    encoded = [s.encode("utf-8", "surrogateescape") for s in strings]
+    offsets = np.zeros(len(encoded) + 1, "<i4")
+    np.cumsum([len(e) for e in encoded], out=offsets[1:])
+    raw = offsets.tobytes() + b"".join(encoded)
+    return whole_record(seed, nchunk, _compress(raw, 1, min(len(raw), 1 << 20), fast=False))
+
+
+def decode_strings(raw: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.object_]:
+    """The strings of a decoded chunk.
+
+    Raises
+    ------
+    IntegrityError
+        When the offsets do not lie in the bytes in order.
+    """
+    head = 4 * (count + 1)
+    if len(raw) < head:
+        raise IntegrityError("truncated chunk of strings")
+    offsets = raw[:head].view("<i4").astype(np.int64)
+    if offsets[0] != 0 or bool(np.any(np.diff(offsets) < 0)) or int(offsets[-1]) != len(raw) - head:
+        raise IntegrityError("chunk of strings with impossible offsets")
+    text = raw[head:].tobytes()
+    out = np.empty(count, dtype=object)
+    for i, (start, stop) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        out[i] = text[start:stop].decode("utf-8", "surrogateescape")
+    return out

@@ -1,0 +1,326 @@
+"""Read requests and their answers on the wire: builders and parsers, no sockets.
+
+An answer (``application/vnd.caterva2.records``) is a preamble, records and an end. Integers are
+little endian::
+
+    preamble   "C2R1", u32 n, u32 crc32(json), n bytes of JSON {"id", "version"[, "entry"]}
+    record     "C2BK", u8 kind, u8 0, u16 0, u64 nchunk, u32 nblocks, u32 head bytes, u64 body bytes,
+               u32 crc, head, nblocks x (u32 block number, u32 bytes, u32 checksum), body
+
+``crc`` is the CRC-32, seeded with ``checksum_seed(id, version)``, of the 32 bytes before it, the head and
+the table; each block's checksum covers what ``blocks`` says. Kinds: 1 blocks, 4 error (the body is the
+JSON of an error), 5 end (``nchunk`` counts the records sent). 2 and 3 are kept for exact slices and for
+blocks that are the same in a new version. An answer without its end was cut short.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import Caterva2Error, IntegrityError, RequestError, error_from_json, error_to_json
+from .blocks import MAX_HEAD_NBYTES, BlockRecord, checksum_seed
+from .metadata import Entry
+from .paths import split_address
+
+__all__ = [
+    "RECORDS_TYPE",
+    "End",
+    "Preamble",
+    "ReadRequest",
+    "RecordParser",
+    "encode_end",
+    "encode_error",
+    "encode_preamble",
+    "encode_record",
+    "pack_held",
+    "unpack_held",
+]
+
+RECORDS_TYPE = "application/vnd.caterva2.records"
+MAX_REQUEST_NBYTES = 64 << 20
+MAX_BLOCKS_PER_RECORD = 1 << 24
+_PREAMBLE = struct.Struct("<4sII")
+_RECORD = struct.Struct("<4sBBHQIIQI")
+_BLOCKS, _ERROR, _END = 1, 4, 5
+_TABLE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4")])
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """One read: a selection of a version of a dataset.
+
+    Attributes
+    ----------
+    root, path : str
+    version : str or None
+        None: whatever the version is now; the answer then carries the entry.
+    selection : list or None
+        JSON form of ``Selection``, checked against the shape where the dataset is; None is all of it.
+    window : tuple of int or None
+        Only blocks number ``first`` to ``stop`` (exclusive) of the plan's order (``chunk_grid``).
+    held : ndarray of bool or None
+        One per block of the window: True for those not to be sent.
+    """
+
+    root: str
+    path: str
+    version: str | None = None
+    selection: Any = None
+    window: tuple[int, int] | None = None
+    held: npt.NDArray[np.bool_] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        form: dict[str, Any] = {"path": f"{self.root}/{self.path}"}
+        if self.version is not None:
+            form["version"] = self.version
+        if self.selection is not None:
+            form["selection"] = self.selection
+        if self.window is not None:
+            form["window"] = list(self.window)
+        if self.held is not None:
+            form["held"] = pack_held(self.held)
+        return form
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> ReadRequest:
+        """Parse a request's body; nothing of it is trusted.
+
+        Raises
+        ------
+        RequestError, InvalidPathError
+        """
+        if len(body) > MAX_REQUEST_NBYTES:
+            raise RequestError(f"a read request has at most {MAX_REQUEST_NBYTES} bytes")
+        try:
+            form = json.loads(body)
+        except (ValueError, RecursionError):
+            raise RequestError("the body is not JSON") from None
+        if not isinstance(form, Mapping):
+            raise RequestError("a read request is a JSON object")
+        unknown = set(form) - {"path", "version", "selection", "window", "held", "mode"}
+        if unknown:
+            raise RequestError(f"unknown key in a read request: {min(unknown)[:40]!r}")
+        path, version, window = form.get("path"), form.get("version"), form.get("window")
+        if not isinstance(path, str) or not (version is None or isinstance(version, str)):
+            raise RequestError("a read request has a path, and a version as text if any")
+        if form.get("mode", "blocks") != "blocks":
+            raise RequestError("the mode of a read is 'blocks'")
+        if window is not None and not (
+            isinstance(window, list)
+            and len(window) == 2
+            and all(type(n) is int for n in window)
+            and 0 <= window[0] <= window[1] < 2**62
+        ):
+            raise RequestError("a window is [first, stop]")
+        root, dataset = split_address(path)
+        held = form.get("held")
+        return cls(
+            root=root,
+            path=dataset,
+            version=version,
+            selection=form.get("selection"),
+            window=None if window is None else (window[0], window[1]),
+            held=None if held is None else unpack_held(held),
+        )
+
+
+def pack_held(held: npt.NDArray[np.bool_]) -> str:
+    """Base64 of one bit per block, the first block in the lowest bit of the first byte."""
+    return base64.b64encode(np.packbits(held, bitorder="little").tobytes()).decode("ascii")
+
+
+def unpack_held(text: Any) -> npt.NDArray[np.bool_]:
+    """Bits of ``pack_held``; the last byte may have bits that mean nothing."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError):
+        raise RequestError("held is base64") from None
+    return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").astype(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Preamble:
+    """What an answer is about."""
+
+    id: str
+    version: str
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of an answer that is complete."""
+
+    nrecords: int
+
+
+def encode_preamble(entry: Entry, with_entry: bool) -> bytes:
+    form: dict[str, Any] = {"id": entry.id, "version": entry.version}
+    if with_entry:
+        form["entry"] = entry.to_json()
+    body = json.dumps(form, separators=(",", ":")).encode()
+    return _PREAMBLE.pack(b"C2R1", len(body), zlib.crc32(body)) + body
+
+
+def _encode(kind: int, seed: int, nchunk: int, head: bytes, table: bytes, nblocks: int, body_nbytes: int) -> bytes:
+    fixed = _RECORD.pack(b"C2BK", kind, 0, 0, nchunk, nblocks, len(head), body_nbytes, 0)[:-4]
+    crc = zlib.crc32(table, zlib.crc32(head, zlib.crc32(fixed, seed)))
+    return b"".join([fixed, struct.pack("<I", crc), head, table])
+
+
+def encode_record(record: BlockRecord, seed: int) -> tuple[bytes, bytes | bytearray | memoryview]:
+    """Header and body, to be written one after the other."""
+    table = np.empty(len(record.ids), _TABLE)
+    table["block"], table["size"], table["crc"] = record.ids, record.sizes, record.crcs
+    fixed = _encode(_BLOCKS, seed, record.nchunk, record.head, table.tobytes(), len(record.ids), len(record.body))
+    return fixed, record.body
+
+
+def encode_error(error: Caterva2Error, seed: int) -> bytes:
+    """An error after the answer has begun."""
+    body = json.dumps({**error_to_json(error), "status": error.status}).encode()
+    return _encode(_ERROR, seed, zlib.crc32(body), b"", b"", 0, len(body)) + body
+
+
+def encode_end(nrecords: int, seed: int) -> bytes:
+    return _encode(_END, seed, nrecords, b"", b"", 0, 0)
+
+
+class RecordParser:
+    """Sans-I/O parser of an answer: feed it bytes as they come.
+
+    Every record is verified against the id and version of the preamble before it is given out.
+
+    Parameters
+    ----------
+    max_record_nbytes : int
+        A record with a longer body is refused before it is received.
+
+    Examples
+    --------
+    >>> entry = Entry("x.b2nd", "array", id="a", version="v")
+    >>> parser = RecordParser()
+    >>> parser.feed(encode_preamble(entry, False) + encode_end(0, checksum_seed("a", "v")))
+    [Preamble(id='a', version='v', entry=None), End(nrecords=0)]
+    >>> parser.close()
+    """
+
+    def __init__(self, max_record_nbytes: int = (1 << 31) + MAX_HEAD_NBYTES) -> None:
+        self._max = max_record_nbytes
+        self._buffer = bytearray()
+        self._need = _PREAMBLE.size
+        self._seed: int | None = None
+        self._nrecords = 0
+        self._ended = False
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Preamble | BlockRecord | End]:
+        """What became complete with ``data``.
+
+        Raises
+        ------
+        IntegrityError
+            When the bytes are not an answer, or fail a checksum.
+        Caterva2Error
+            The error that the source sent in the midst of its answer.
+        """
+        self._buffer += data
+        items: list[Preamble | BlockRecord | End] = []
+        while len(self._buffer) >= self._need:
+            if self._ended:
+                if self._buffer:
+                    raise IntegrityError("bytes after the end of an answer")
+                break
+            item = self._preamble() if self._seed is None else self._record()
+            if item is not None:
+                items.append(item)
+        return items
+
+    def close(self) -> None:
+        """Say that no more bytes come.
+
+        Raises
+        ------
+        IntegrityError
+            When the answer is not complete.
+        """
+        if not self._ended:
+            raise IntegrityError("the answer was cut short")
+
+    def _preamble(self) -> Preamble | None:
+        magic, size, crc = _PREAMBLE.unpack_from(self._buffer)
+        if magic != b"C2R1" or size > MAX_REQUEST_NBYTES:
+            raise IntegrityError("not an answer to a read request")
+        if len(self._buffer) < _PREAMBLE.size + size:
+            self._need = _PREAMBLE.size + size
+            return None
+        body = bytes(self._buffer[_PREAMBLE.size : _PREAMBLE.size + size])
+        if zlib.crc32(body) != crc:
+            raise IntegrityError("the preamble fails its checksum")
+        try:
+            form = json.loads(body)
+            entry = Entry.from_json(form["entry"]) if "entry" in form else None
+            preamble = Preamble(str(form["id"]), str(form["version"]), entry)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise IntegrityError("malformed preamble") from error
+        self._seed = checksum_seed(preamble.id, preamble.version)
+        del self._buffer[: _PREAMBLE.size + size]
+        self._need = _RECORD.size
+        return preamble
+
+    def _record(self) -> BlockRecord | End | None:
+        assert self._seed is not None
+        magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(self._buffer)
+        table_size = nblocks * _TABLE.itemsize
+        if magic != b"C2BK" or head_size > MAX_HEAD_NBYTES or nblocks > MAX_BLOCKS_PER_RECORD or body_size > self._max:
+            raise IntegrityError("not a record")
+        table_start = _RECORD.size + head_size
+        body_start = table_start + table_size
+        end = body_start + body_size
+        if len(self._buffer) < end:
+            self._need = end
+            return None
+        fixed = bytes(self._buffer[: _RECORD.size - 4])
+        head_and_table = bytes(self._buffer[_RECORD.size : body_start])
+        if zlib.crc32(head_and_table, zlib.crc32(fixed, self._seed)) != crc:
+            raise IntegrityError("a record fails its checksum")
+        body = bytes(self._buffer[body_start:end])
+        del self._buffer[:end]
+        self._need = _RECORD.size
+        if kind == _END:
+            if nchunk != self._nrecords:
+                raise IntegrityError(f"{self._nrecords} records came, {nchunk} were sent")
+            self._ended = True
+            self._need = 1
+            return End(self._nrecords)
+        if kind == _ERROR:
+            if zlib.crc32(body) != nchunk:
+                raise IntegrityError("an error record fails its checksum")
+            try:
+                form = json.loads(body)
+                status = int(form["status"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise IntegrityError("malformed error record") from error
+            raise error_from_json(form, status)
+        if kind != _BLOCKS:
+            raise IntegrityError(f"a record of unknown kind {kind}")
+        table = np.frombuffer(head_and_table, _TABLE, nblocks, head_size)
+        record = BlockRecord(
+            nchunk,
+            head_and_table[:head_size],
+            table["block"].astype(np.uint32),
+            table["size"].astype(np.uint32),
+            table["crc"].astype(np.uint32),
+            body,
+        )
+        record.verify(self._seed)
+        self._nrecords += 1
+        return record
