@@ -1,0 +1,54 @@
+# `make help` lists what there is. Needs Python >= 3.11 with venv; installs the rest in .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough; `make PYTHON=... demo` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Real files, where they are at hand, are tested too.
+ifneq ($(wildcard ../shared/data/real),)
+export CATERVA2_REAL_DATA ?= $(abspath ../shared/data/real)
+endif
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types docs check-long clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: install it, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@touch $@
+
+$(VENV)/.developer: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+demo: $(VENV)/.runtime ## a broker, two publishers and JupyterLab with the subscriber inside; ARGS=--no-browser
+	@$(BIN)/python -m caterva2_jupyter.tools.demo $(ARGS)
+
+test: $(VENV)/.developer ## every test; ARGS are pytest's
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+docs: $(VENV)/.developer ## the documentation, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+check: lint types test docs ## what CI runs
+
+check-long: export CATERVA2_TEST_LOOPS = long
+check-long: check ## the same with the full counts of loops
+
+clean: ## remove what was built, .venv included
+	rm -rf $(VENV) docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo _caterva2 _caterva2_tests

@@ -1,0 +1,227 @@
+"""``make demo``: a broker, two publishers and JupyterLab with the subscriber inside, all on this machine.
+
+Everything is a process of its own, as in real life, on a free port of the loopback interface; state and
+example roots are under ``.demo`` (or ``--directory``). It is a tour, not a way to run services for others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ..client import connect
+from ..errors import Caterva2Error
+
+__all__ = ["main"]
+
+START_DEADLINE_S = 120.0
+STOP_DEADLINE_S = 10.0
+
+
+class _Child:
+    """A service in a process group of its own, its output in a log file."""
+
+    def __init__(self, name: str, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.name, self.log = name, log
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl+C comes to us alone; we stop the others in order
+            )
+
+    def check(self) -> None:
+        if self.process.poll() is not None:
+            tail = self.log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise _DemoError(f"{self.name} stopped: {' | '.join(tail) or 'no output'} (all of it: {self.log})")
+
+    def url(self) -> str:
+        """The URL of the line that says where the service listens."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < deadline:
+            for line in self.log.read_text(errors="replace").splitlines():
+                if " listening on " in line:
+                    return line.rsplit(" ", 1)[1]
+            self.check()
+            time.sleep(0.05)
+        raise _DemoError(f"{self.name} did not say where it listens within {START_DEADLINE_S:.0f} s ({self.log})")
+
+    def stop(self) -> None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, sign)
+                try:
+                    self.process.wait(STOP_DEADLINE_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        try:  # kernels that outlive their server
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class _DemoError(Exception):
+    """Something did not start; the message says what and where its log is."""
+
+
+@contextmanager
+def _child(name: str, arguments: list[str], logs: Path, environment: dict[str, str]) -> Iterator[_Child]:
+    child = _Child(name, arguments, logs / f"{name}.log", environment)
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _roots(directory: Path) -> tuple[Path, Path]:
+    """The example roots: the one of the quick start, and an HDF5 file of one of each."""
+    from .example_hdf5 import make_example
+
+    here = Path(__file__).resolve().parents[2]
+    shipped = Path(sys.prefix) / "share" / "caterva2-jupyter" / "root-example"
+    example = directory / "root-example"
+    if not example.exists():
+        source = here / "roots" / "root-example"
+        shutil.copytree(source if source.is_dir() else shipped, example)
+    hdf5 = directory / "example.h5"
+    if not hdf5.exists():
+        make_example(hdf5)
+    return example, hdf5
+
+
+def _wait_for_slice(url: str, token: str, children: list[_Child]) -> None:
+    """Wait until a slice has really come through every hop, and is right."""
+    expected = np.arange(115, 120) * (1 + 1j)
+    deadline = time.monotonic() + START_DEADLINE_S
+    problem: object = "no answer yet"
+    while time.monotonic() < deadline:
+        for child in children:
+            child.check()
+        try:
+            with connect(url, token=token) as client:
+                array = client["foo"]["dir2/ds-4d.b2nd"]
+                if "hdf5" in client.roots and np.array_equal(array[1, 2, 3], expected):
+                    return
+                problem = "wrong values, or a root is missing"
+        except Caterva2Error as error:
+            problem = error
+        time.sleep(0.1)
+    raise _DemoError(f"no slice came through within {START_DEADLINE_S:.0f} s: {problem}")
+
+
+def _run(directory: Path, browser: bool) -> None:
+    example, hdf5 = _roots(directory / "roots")
+    logs, work = directory / "logs", directory / "work"
+    for path in (logs, work):
+        path.mkdir(parents=True, exist_ok=True)
+    notebooks = Path(__file__).resolve().parents[2] / "notebooks"
+    for notebook in sorted(notebooks.glob("*.ipynb")):
+        if not (work / notebook.name).exists():
+            shutil.copy(notebook, work)
+    token = secrets.token_urlsafe(24)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CATERVA2_")}
+    environment |= {"PYTHONUNBUFFERED": "1", "JUPYTER_TOKEN": token}
+    config = directory / "empty.toml"
+    config.write_text("# The demo takes nothing from a caterva2.toml that happens to be here.\n")
+    with ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> _Child:
+            return stack.enter_context(_child(name, list(arguments), logs, environment))
+
+        state = [f"--conf={config}", "--http=127.0.0.1:0"]
+        broker = start("broker", "caterva2_jupyter.broker.app", *state, f"--statedir={directory / 'bro'}")
+        publish = ["caterva2_jupyter.publisher.app", *state, f"--broker={broker.url()}"]
+        publishers = [
+            start("publisher-foo", *publish, f"--statedir={directory / 'pub.foo'}", "foo", str(example)),
+            start("publisher-hdf5", *publish, f"--statedir={directory / 'pub.hdf5'}", "hdf5", str(hdf5)),
+        ]
+        port = _free_port()
+        lab = start(
+            "jupyterlab",
+            "jupyterlab",
+            "--no-browser",
+            *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={port}",
+            "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={work}",
+            f"--SubscriberApp.broker={broker.url()}",
+            f"--SubscriberApp.cachedir={directory / 'cache'}",
+        )
+        base = f"http://127.0.0.1:{port}/"
+        _wait_for_slice(f"{base}caterva2", token, [broker, *publishers, lab])
+        url = f"{base}lab?token={token}"
+        print(f"ready: {url}", flush=True)
+        cli = Path(sys.executable).with_name("cat2cli")
+        print(
+            "Open it and run 01-first-array.ipynb, or try the command line in another shell:\n"
+            f"  export CATERVA2_URL={base}caterva2 CATERVA2_TOKEN={token}\n"
+            f"  {cli} roots\n"
+            f"  {cli} show 'foo/dir2/ds-4d.b2nd[1,2,3]'\n"
+            "Ctrl+C stops everything.",
+            flush=True,
+        )
+        if browser:
+            webbrowser.open(url)
+        while True:
+            for child in [broker, *publishers, lab]:
+                child.check()
+            time.sleep(0.5)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line.
+
+    Returns
+    -------
+    int
+        0 after Ctrl+C, 1 when a service did not start.
+    """
+    parser = argparse.ArgumentParser(prog="python -m caterva2_jupyter.tools.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--directory", type=Path, help="where state, logs and roots go (default: .demo, or temporary)")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # Ctrl+C has to stop us even where a shell started us in the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, _interrupt)
+    directory: Path = options.directory or (Path.cwd() if os.access(".", os.W_OK) else Path(tempfile.mkdtemp())) / ".demo"
+    try:
+        _run(directory.absolute(), browser=not options.no_browser)
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        return 0
+    except _DemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
