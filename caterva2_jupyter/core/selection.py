@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,16 @@ import numpy as np
 
 from ..errors import RequestError, SelectionError
 
-__all__ = ["AxisItems", "AxisRange", "AxisSelection", "ParsedKey", "Selection", "parse_basic", "parse_orthogonal"]
+__all__ = [
+    "AxisItems",
+    "AxisRange",
+    "AxisSelection",
+    "ParsedKey",
+    "Selection",
+    "parse_basic",
+    "parse_key_text",
+    "parse_orthogonal",
+]
 
 MAX_LISTED_ITEMS = 10_000_000
 
@@ -288,3 +298,47 @@ def parse_orthogonal(key: Any, shape: tuple[int, ...]) -> ParsedKey:
         if d != 0 or isinstance(d, slice)
     )
     return ParsedKey(selection, tuple(keys), shape_out)
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+def parse_key_text(text: str) -> tuple[Any, ...]:
+    """A basic index from text: ints, ``start:stop:step``, ``...`` and ``None``, separated by commas.
+
+    Parameters
+    ----------
+    text : str
+        What stands between the brackets; empty for everything. Never evaluated.
+
+    Raises
+    ------
+    SelectionError
+        When it is not a basic index.
+
+    Examples
+    --------
+    >>> parse_key_text("1, ::2, ...")
+    (1, slice(None, None, 2), Ellipsis)
+    """
+    if not text.strip():
+        return ()
+    if len(text) > 1000:
+        raise SelectionError("a slice has at most 1000 characters")
+    parts = text.split(",")
+    if not parts[-1].strip():
+        parts.pop()  # as in a Python tuple
+    return tuple(_key_part(part, text) for part in parts)
+
+
+def _key_part(part: str, text: str) -> Any:
+    word = part.strip()
+    if word in ("...", "Ellipsis"):
+        return Ellipsis
+    if word in ("None", "newaxis"):
+        return None
+    bounds = [b.strip() for b in word.split(":")]
+    if len(bounds) > 3 or not all(_INTEGER.fullmatch(b) for b in bounds if b) or (len(bounds) == 1 and not bounds[0]):
+        raise SelectionError(f"not a slice: [{text.strip()}]")
+    numbers = [int(b) if b else None for b in bounds]
+    return numbers[0] if len(numbers) == 1 else slice(*numbers)
