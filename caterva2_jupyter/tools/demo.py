@@ -7,6 +7,7 @@ example roots are under ``.demo`` (or ``--directory``). It is a tour, not a way 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import shutil
@@ -71,10 +72,8 @@ class _Child:
                     self.process.wait(STOP_DEADLINE_S)
                 except subprocess.TimeoutExpired:
                     continue
-        try:  # kernels that outlive their server
+        with contextlib.suppress(ProcessLookupError):  # kernels that outlive their server
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 class _DemoError(Exception):
@@ -211,7 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # Ctrl+C has to stop us even where a shell started us in the background with SIGINT ignored.
     signal.signal(signal.SIGINT, _interrupt)
-    directory: Path = options.directory or (Path.cwd() if os.access(".", os.W_OK) else Path(tempfile.mkdtemp())) / ".demo"
+    here = Path.cwd() if os.access(".", os.W_OK) else Path(tempfile.mkdtemp())
+    directory: Path = options.directory or here / ".demo"
     try:
         _run(directory.absolute(), browser=not options.no_browser)
     except KeyboardInterrupt:
