@@ -1,0 +1,62 @@
+"""Any of the three services may be killed and started again; the others carry on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+
+import caterva2_jupyter as cat2
+from tests.processes import Network, wait_for
+
+EXPECTED = np.arange(115, 120) * (1 + 1j)
+
+
+def slice_of(url: str) -> np.ndarray:
+    with cat2.connect(url) as client:
+        return client["foo"]["dir2/ds-4d.b2nd"][1, 2, 3]
+
+
+def paths_of(url: str) -> set[str]:
+    with cat2.connect(url) as client:
+        return set(client["foo"].walk())
+
+
+@pytest.mark.timeout(180)
+def test_each_service_recovers_from_kill_9(network: Network, example_root: Path) -> None:
+    broker = network.start_broker()
+    publisher = network.start_publisher("foo", example_root)
+    subscriber = network.start_subscriber()
+    wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a first slice")
+
+    def add_and_see(name: str) -> None:
+        blosc2.asarray(np.arange(10), urlpath=str(example_root / name), mode="w")
+        wait_for(lambda: name in paths_of(subscriber.url), message=f"{name} is listed")
+        with cat2.connect(subscriber.url) as client:
+            assert client["foo"][name][...].tolist() == list(range(10))
+
+    add_and_see("before.b2nd")
+    broker.kill()
+    assert np.array_equal(slice_of(subscriber.url), EXPECTED)
+    broker.restart()
+    add_and_see("after-broker.b2nd")
+    publisher.kill()
+    assert np.array_equal(slice_of(subscriber.url), EXPECTED), "what is cached is served without the publisher"
+    blosc2.asarray(np.arange(10), urlpath=str(example_root / "meanwhile.b2nd"), mode="w")
+    publisher.restart()
+    wait_for(lambda: "meanwhile.b2nd" in paths_of(subscriber.url), message="what changed meanwhile is listed")
+    add_and_see("after-publisher.b2nd")
+    subscriber.kill()
+    subscriber.restart()
+    wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a slice after the restart")
+    add_and_see("after-subscriber.b2nd")
+
+
+def test_a_subscriber_follows_a_publisher_with_no_broker(network: Network, example_root: Path) -> None:
+    publisher = network.start_publisher("foo", example_root)
+    subscriber = network.start_subscriber("--publisher", publisher.url)
+    wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a slice")
+    (example_root / "new.txt").write_text("new")
+    wait_for(lambda: "new.txt" in paths_of(subscriber.url), message="a new file is listed")
