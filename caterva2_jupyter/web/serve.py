@@ -1,0 +1,213 @@
+"""Listening, one ready line, and a clean stop: what the main programs of all services do.
+
+It knows addresses and signals; what a service is made of, and what it serves, is its own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.web import Application
+
+from ..config import Address, NetworkConfig
+from ..errors import ConfigError
+
+__all__ = ["Listener", "Service", "configure_logging", "listen", "run_service", "tls_context"]
+
+MAX_BODY_NBYTES = 64 << 20
+MAX_HEADER_NBYTES = 64 << 10
+IDLE_CONNECTION_S = 600
+BODY_S = 60
+STOP_S = 5
+
+
+class Service(Protocol):
+    """What `run_service` runs."""
+
+    def application(self) -> Application:
+        """Its routes."""
+        ...
+
+    async def start(self, listener: Listener) -> None:
+        """Begin to work; ``listener`` accepts requests already, and knows the real port."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop what works in the background and close what is open."""
+        ...
+
+
+@dataclass(slots=True)
+class Listener:
+    """A server that listens.
+
+    Attributes
+    ----------
+    address : Address
+        With the real port, when port 0 was asked for.
+    url : str
+        By which this machine reaches it.
+    """
+
+    address: Address
+    url: str
+    _server: HTTPServer
+
+    async def close(self) -> None:
+        """Accept nothing more, and close what is open."""
+        self._server.stop()
+        await self._server.close_all_connections()
+        if self.address.socket_path:
+            with suppress(FileNotFoundError):
+                os.unlink(self.address.socket_path)
+
+
+def tls_context(network: NetworkConfig) -> ssl.SSLContext | None:
+    """For serving https; None when no certificate is set.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not network.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(network.tls_cert, network.tls_key or None)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use [network] tls_cert {network.tls_cert} with tls_key {network.tls_key or '(none)'}: "
+            f"{error.strerror or error}; both have to be PEM files that this user can read"
+        ) from None
+    return context
+
+
+def listen(application: Application, address: Address, network: NetworkConfig) -> Listener:
+    """Listen at an address; port 0 is any free one.
+
+    Raises
+    ------
+    ConfigError
+        When the address is in use or cannot be listened at, or the certificate is not usable.
+    """
+    tls = tls_context(network)
+    try:
+        sockets = [_bind_unix(address.socket_path)] if address.socket_path else _bind_tcp(address)
+    except OSError as error:
+        raise ConfigError(_cannot_listen(address, error)) from None
+    server = HTTPServer(
+        application,
+        ssl_options=tls,
+        max_body_size=MAX_BODY_NBYTES,
+        max_header_size=MAX_HEADER_NBYTES,
+        idle_connection_timeout=IDLE_CONNECTION_S,
+        body_timeout=BODY_S,
+    )
+    server.add_sockets(sockets)
+    if address.socket_path:
+        return Listener(address, address.url, server)
+    real = Address(host=address.host, port=int(sockets[0].getsockname()[1]))
+    host = "localhost" if not address.listen_host else real.host
+    url = Address(host=host, port=real.port).url
+    return Listener(real, url.replace("http:", "https:", 1) if tls else url, server)
+
+
+def _bind_tcp(address: Address) -> list[socket.socket]:
+    return bind_sockets(address.port, address.listen_host or None)
+
+
+def _bind_unix(path: str) -> socket.socket:
+    # Tornado replaces any socket file, also one that a living service listens at.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    try:
+        return bind_unix_socket(path)
+    except ValueError:
+        raise OSError(errno.EEXIST, "there is a file of that name, which is not a socket") from None
+
+
+def _cannot_listen(address: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is in use: stop the other program, or choose another address with --http"
+    if error.errno == errno.EACCES:
+        return f"not allowed to listen at {address}: choose a port from 1024 on, or another path, with --http"
+    return f"cannot listen at {address} ({error.strerror or error}): choose another address with --http"
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error; ``level`` is one of the configuration's."""
+    number = logging.DEBUG if level == "trace" else getattr(logging, level.upper())
+    logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if level != "trace":
+        for name in ("watchfiles", "asyncio", "tornado.access"):
+            logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def run_service(program: str, label: str, address: Address, network: NetworkConfig, make: Callable[[], Service]) -> int:
+    """Run a service until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    program : str
+        Its command's name, for error messages.
+    label : str
+        What the ready line says it is: ``LABEL listening on URL``, the only line on standard output.
+    make : callable
+        Makes the service, inside the event loop.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 with one line on standard error when a setting cannot be used.
+    """
+    try:
+        asyncio.run(_run(label, address, network, make))
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the loop had its own handler
+        return 130
+    return 0
+
+
+async def _run(label: str, address: Address, network: NetworkConfig, make: Callable[[], Service]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    service = make()
+    try:
+        listener = listen(service.application(), address, network)
+        try:
+            await service.start(listener)
+            print(f"{label} listening on {listener.url}", flush=True)
+            await stopped.wait()
+        finally:
+            await listener.close()
+    finally:
+        # A second signal must not wait for what does not stop.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        try:
+            await asyncio.wait_for(service.stop(), STOP_S)
+        except TimeoutError:
+            logging.getLogger("caterva2_jupyter.web").warning("%s did not stop within %d s", label, STOP_S)

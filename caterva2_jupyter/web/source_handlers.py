@@ -1,0 +1,526 @@
+"""REST v1 over any source, under ``{base}/api/v1``: the same code for Tornado's handlers and for Jupyter's.
+
+Each class here *answers* verbs: it has ``answer_get``, ``answer_post``... but no ``get`` or ``post``, so that it
+serves nothing until `bind` gives it a base and a guard for every verb.
+
+Stand-alone, the base is `ServiceHandler`, which asks the route's policy before anything else::
+
+    routes = [
+        (prefix + pattern, bind(answers, ServiceHandler), {"sources": sources, "limits": limits, "policy": policy})
+        for pattern, answers in SOURCE_ROUTES
+    ]
+
+Inside Jupyter, the base is Jupyter's and the guard puts its decorators around every verb, anew for each (Jupyter's
+``authorized`` keeps the first resource it sees)::
+
+    class _Base(ExtensionHandlerMixin, APIHandler):
+        def finish(self, *args, **kwargs):  # APIHandler would make everything application/json
+            kwargs.setdefault("set_content_type", self._headers.get("Content-Type", "application/json"))
+            return super().finish(*args, **kwargs)
+
+    class _Socket(ExtensionHandlerMixin, WebSocketMixin, WebSocketHandler, JupyterHandler): ...
+
+    def guard(verb):        # one of {"get": "read", "head": "read", "post": ...} is in verb.__name__
+        return web.authenticated(authorized(verb, action="read", resource="caterva2"))
+
+    kwargs = {"sources": sources, "limits": limits}
+    handlers = [
+        (pattern, bind(answers, _Socket if is_socket(answers) else _Base, guard), kwargs)
+        for pattern, answers in SOURCE_ROUTES
+    ]
+
+(for sockets the guard is ``ws_authenticated`` with ``authorized`` inside). ``POST read`` reads, whatever its verb says.
+``limits`` is one `Limits` for all of a service's routes.
+Nothing here decodes blocks or reads files: that is the source's, which does it elsewhere than on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
+from urllib.parse import quote
+
+from tornado.httputil import format_timestamp
+from tornado.iostream import StreamClosedError
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from ..core.blocks import checksum_seed
+from ..core.catalog import CatalogPage, CatalogQuery, Cursor
+from ..core.events import EventBatch
+from ..core.metadata import Entry
+from ..core.paths import name as last_name
+from ..core.paths import parse_path, parse_root_name, split_address
+from ..core.source import BlockStream, Source
+from ..core.wire import RECORDS_TYPE, ReadRequest, encode_end, encode_error, encode_preamble, encode_record
+from ..errors import Caterva2Error, DatasetChangedError, DatasetNotFoundError, ResyncError, TooLargeError
+from .byte_range import UnsatisfiableRange, parse_byte_range
+from .caps import ClientCap
+from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
+
+__all__ = [
+    "ANNOUNCE_ROUTE",
+    "SOURCE_ROUTES",
+    "AnnounceAnswers",
+    "Announcer",
+    "CatalogAnswers",
+    "EventsAnswers",
+    "FileAnswers",
+    "Limits",
+    "MetaAnswers",
+    "ReadAnswers",
+    "RootsAnswers",
+    "SourceAnswers",
+    "SourceDirectory",
+    "StatusDirectory",
+    "bind",
+    "is_socket",
+]
+
+log = logging.getLogger("caterva2_jupyter.web")
+
+PIECE_NBYTES = 256 << 10
+MAX_READ_REQUEST_NBYTES = 16 << 20
+MIN_GZIP_NBYTES = 1400
+
+
+class SourceDirectory(Protocol):
+    """The roots that a service serves."""
+
+    async def roots(self) -> list[dict[str, Any]]:
+        """What is known of each root: at least ``name``; ``http``, ``online``, ``epoch``, ``seq``..."""
+        ...
+
+    def source(self, root: str) -> Source:
+        """The source of a root.
+
+        Raises
+        ------
+        RootNotFoundError
+        """
+        ...
+
+
+@runtime_checkable
+class StatusDirectory(Protocol):
+    """A directory whose roots can be away; told to those who listen to events."""
+
+    def status(self, root: str) -> AsyncIterator[bool]:
+        """Is the root online: now, and again at each change, without end."""
+        ...
+
+
+class Announcer(Protocol):
+    """A service that can be told of a change that its file system does not tell."""
+
+    async def announce(self, root: str, path: str) -> None:
+        """Look at ``path`` (and below) again; returns when listeners have been told.
+
+        Raises
+        ------
+        RootNotFoundError, DatasetNotFoundError
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps of one service, per kind of request."""
+
+    events: ClientCap = field(default_factory=lambda: ClientCap("listeners", 128, 20_000))
+    reads: ClientCap = field(default_factory=lambda: ClientCap("reads", 256, 4_000))
+
+
+class SourceAnswers(JsonAnswers):
+    """Base of all answers about sources."""
+
+    changes_state: ClassVar[bool] = False
+
+    def initialize(self, sources: SourceDirectory, limits: Limits, **kwargs: Any) -> None:
+        self.sources = sources
+        self.limits = limits
+        super().initialize(**kwargs)
+
+    def source_of(self, root: str) -> Source:
+        return self.sources.source(parse_root_name(root))
+
+    def not_modified(self, etag: str) -> bool:
+        """Send the ETag; 304 when the client has that already."""
+        self.set_header("ETag", etag)
+        if not etag_matches(self.request.headers.get("If-None-Match"), etag):
+            return False
+        self.set_status(304)
+        return True
+
+    async def write_pieces(self, body: bytes) -> None:
+        """A JSON body that may be megabytes: piece by piece, compressed where that is accepted."""
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Vary", "Accept-Encoding")
+        if len(body) < MIN_GZIP_NBYTES or not _accepts_gzip(self.request.headers.get("Accept-Encoding", "")):
+            self.write(body)
+            return
+        self.set_header("Content-Encoding", "gzip")
+        gzip = zlib.compressobj(1, wbits=31)
+        # In pieces, so that others' requests are answered between them.
+        for start in range(0, len(body), PIECE_NBYTES):
+            self.write(gzip.compress(body[start : start + PIECE_NBYTES]))
+            if len(body) > PIECE_NBYTES:
+                await self.flush()
+        self.write(gzip.flush())
+
+
+def _accepts_gzip(header: str) -> bool:
+    for item in header.lower().split(","):
+        coding, _, weight = item.partition(";")
+        if coding.strip() in ("gzip", "*"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+class RootsAnswers(SourceAnswers):
+    """``GET roots`` -> ``{"roots": [{"name": ...}, ...]}``."""
+
+    async def answer_get(self) -> None:
+        self.write_json({"roots": await self.sources.roots()})
+
+
+class CatalogAnswers(SourceAnswers):
+    """``GET roots/R/catalog?under=&depth=&after=&limit=&since=&q=`` -> a page."""
+
+    async def answer_get(self, root: str) -> None:
+        source = self.source_of(root)
+        query = CatalogQuery.from_params(self.query_texts())
+        if self.request.headers.get("If-None-Match"):
+            # The cursor is told by any page: the shortest one spares making the one asked for.
+            probe = await source.catalog(CatalogQuery(limit=1))
+            if self.not_modified(_page_etag(probe, query)):
+                return
+        page = await source.catalog(query)
+        self.set_header("ETag", _page_etag(page, query))
+        await self.write_pieces(page.to_json_text().encode())
+
+
+def _page_etag(page: CatalogPage, query: CatalogQuery) -> str:
+    tag = strong_etag(json.dumps(query.to_params(), sort_keys=True).encode()).strip('"')
+    return f'W/"{page.cursor}:{tag}"'
+
+
+class MetaAnswers(SourceAnswers):
+    """``GET meta?path=ROOT/PATH`` -> the entry, with all its attributes, and ``root``."""
+
+    async def answer_get(self) -> None:
+        root, path = split_address(self.required_query_text("path"))
+        source = self.source_of(root)
+        try:
+            entry = await source.entry(path)
+        except DatasetNotFoundError:
+            if path:
+                raise
+            entry = Entry("", "group")
+        body = json.dumps({"root": root, **entry.to_json()}, separators=(",", ":")).encode()
+        if not self.not_modified(strong_etag(body)):
+            await self.write_pieces(body)
+
+
+class ReadAnswers(SourceAnswers):
+    """``POST read`` -> records (``core.wire``), as they come from the source."""
+
+    _copying: asyncio.Future[None] | None = None
+
+    async def answer_post(self) -> None:
+        if len(self.request.body) > MAX_READ_REQUEST_NBYTES:
+            raise TooLargeError(f"a read request has at most {MAX_READ_REQUEST_NBYTES} bytes: ask for fewer positions")
+        request = ReadRequest.from_bytes(self.request.body)
+        source = self.source_of(request.root)
+        with self.limits.reads.hold(self.client_key()):
+            # A task of its own: it ends when the client goes, wherever it waits.
+            self._copying = asyncio.ensure_future(self._answer(source, request))
+            try:
+                await self._copying
+            except StreamClosedError:
+                log.debug("the client of a read went away")
+            except asyncio.CancelledError:
+                if not self.request.connection.stream.closed():  # type: ignore[union-attr]
+                    self._copying.cancel()
+                    raise
+
+    def on_connection_close(self) -> None:
+        if self._copying is not None:
+            self._copying.cancel()
+        super().on_connection_close()
+
+    async def _answer(self, source: Source, request: ReadRequest) -> None:
+        stream = await source.read_blocks(request)
+        try:
+            await self._send(stream, with_entry=request.version is None)
+        finally:
+            await _close(stream.records)
+
+    async def _send(self, stream: BlockStream, *, with_entry: bool) -> None:
+        entry = stream.entry
+        seed = checksum_seed(entry.id, entry.version)
+        # Before the status is sent: an error of the first record is an HTTP error.
+        record = await anext(stream.records, None)
+        self.set_header("Content-Type", RECORDS_TYPE)
+        self.set_header("Cache-Control", "no-store")
+        self.write(encode_preamble(entry, with_entry))
+        nrecords, waiting = 0, 0
+        try:
+            while record is not None:
+                head, body = encode_record(record, seed)
+                self.write(head)
+                self.write(body if isinstance(body, bytes) else bytes(body))
+                nrecords += 1
+                waiting += len(head) + len(body)
+                if waiting >= PIECE_NBYTES:
+                    await self.flush()  # until the socket has taken it: a slow client slows the source
+                    waiting = 0
+                record = await anext(stream.records, None)
+        except Caterva2Error as error:
+            self.write(encode_error(error, seed))
+            return
+        self.write(encode_end(nrecords, seed))
+
+
+class FileAnswers(SourceAnswers):
+    """``GET file?path=ROOT/PATH`` -> the stored bytes; one ``Range``, ``If-None-Match``, ``If-Range``."""
+
+    async def answer_head(self) -> None:
+        await self._answer(with_body=False)
+
+    async def answer_get(self) -> None:
+        await self._answer(with_body=True)
+
+    async def _answer(self, *, with_body: bool) -> None:
+        root, path = split_address(self.required_query_text("path"))
+        source = self.source_of(root)
+        with self.limits.reads.hold(self.client_key()):
+            stored = await source.read_file(path, 0, 0)  # length and version alone
+            await _close(stored.parts)
+            etag = f'"{stored.version}"'
+            self.set_header("Accept-Ranges", "bytes")
+            self.set_header("Last-Modified", format_timestamp(stored.mtime_ns // 10**9))
+            if self.not_modified(etag):
+                return
+            # It is a download whatever it holds: publisher's HTML must not run as a page of this server.
+            self.set_header("Content-Type", "application/octet-stream")
+            self.set_header("X-Content-Type-Options", "nosniff")
+            self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
+            self.set_header("Content-Disposition", _attachment(last_name(path) or root))
+            if_range = self.request.headers.get("If-Range")
+            wanted = self.request.headers.get("Range") if if_range in (None, etag) else None
+            try:
+                byte_range = parse_byte_range(wanted, stored.nbytes)
+            except UnsatisfiableRange:
+                self.set_status(416)
+                self.set_header("Content-Range", f"bytes */{stored.nbytes}")
+                self.write_json({"detail": f"the file has {stored.nbytes} bytes", "error": "RequestError"})
+                return
+            start, stop = byte_range or (0, stored.nbytes)
+            if byte_range is not None:
+                self.set_status(206)
+                self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{stored.nbytes}")
+            self.set_header("Content-Length", str(stop - start))
+            if with_body:
+                await self._send(source, path, start, stop, stored.version)
+
+    async def _send(self, source: Source, path: str, start: int, stop: int, version: str) -> None:
+        if start == stop:
+            return
+        stored = await source.read_file(path, start, stop)
+        try:
+            if stored.version != version:
+                raise DatasetChangedError(f"{path!r} changed while it was asked for: ask again")
+            async for part in stored.parts:
+                self.write(part)
+                await self.flush()
+        except StreamClosedError:
+            log.debug("the client of a download went away")
+        except Caterva2Error:
+            if not self._headers_written:
+                self.clear_header("Content-Length")
+                self.clear_header("Content-Range")
+                raise
+            # The status is out: only a cut connection says that the rest is missing.
+            self.detach().close()
+        finally:
+            await _close(stored.parts)
+
+
+def _attachment(filename: str) -> str:
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- +@=,~()") else "_" for c in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+class AnnounceAnswers(SourceAnswers):
+    """``POST roots/R/announce`` with ``{"path": ...}``: look at that path again."""
+
+    changes_state = True
+
+    def initialize(self, announcer: Announcer, **kwargs: Any) -> None:  # type: ignore[override]
+        self.announcer = announcer
+        super().initialize(**kwargs)
+
+    async def answer_post(self, root: str) -> None:
+        path = parse_path(str(self.json_body().get("path", "")))
+        await self.announcer.announce(parse_root_name(root), path)
+        self.write_json({"root": root, "path": path})
+
+
+class EventsAnswers(SourceAnswers, WebSocketHandler):
+    """``WS events?root=R&since=EPOCH:SEQ``: batches of events as JSON texts, heartbeats between them.
+
+    Also ``{"type": "resync", "root": R}`` (list again; what follows is from now on) and, where roots can be
+    away, ``{"type": "status", "root": R, "online": bool}``. What clients send is ignored.
+    """
+
+    is_socket = True
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def answer_get(self) -> None:
+        texts = self.query_texts()
+        self._root = parse_root_name(texts.get("root", ""))
+        self._source = self.sources.source(self._root)
+        self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
+        # The connection's whole life is in here.
+        with self.limits.events.hold(self.client_key()):
+            try:
+                await WebSocketHandler.get(self)
+            finally:
+                self._stop()
+
+    async def open(self, *args: str, **kwargs: str) -> None:
+        opened = super().open(*args, **kwargs)
+        if opened is not None:
+            await opened
+        tasks = [asyncio.create_task(self._tell_events())]
+        if isinstance(self.sources, StatusDirectory):
+            tasks.append(asyncio.create_task(self._tell_status(self.sources.status(self._root))))
+        self._tasks = tuple(tasks)
+
+    def on_message(self, message: str | bytes) -> None:
+        pass
+
+    def on_close(self) -> None:
+        self._stop()
+        super().on_close()
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _tell_events(self) -> None:
+        since: Cursor | None = self._since
+        try:
+            while True:
+                try:
+                    await self._follow(since)
+                    break
+                except ResyncError:
+                    since = None
+        except (WebSocketClosedError, StreamClosedError):
+            pass
+        except Caterva2Error as error:
+            log.debug("events of %s end: %s", self._root, error)
+        except Exception:
+            log.exception("events of %s fail", self._root)
+        self.close(1011)
+
+    async def _follow(self, since: Cursor | None) -> None:
+        batches = self._source.events(since)
+        try:
+            if since is None and self._since is not None:
+                # Listening begins before the client is told to list, so that nothing falls between.
+                first = asyncio.ensure_future(anext(batches))
+                await asyncio.sleep(0)
+                await self._tell({"type": "resync", "root": self._root})
+                await self._tell_batch(await first)
+            async for batch in batches:
+                await self._tell_batch(batch)
+        finally:
+            await _close(batches)
+
+    async def _tell_batch(self, batch: EventBatch) -> None:
+        self._since = batch.cursor
+        await self._tell(batch.to_json())
+
+    async def _tell_status(self, status: AsyncIterator[bool]) -> None:
+        with suppress(WebSocketClosedError, StreamClosedError):
+            try:
+                async for online in status:
+                    await self._tell({"type": "status", "root": self._root, "online": online})
+            finally:
+                await _close(status)
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        # Waits until the socket has taken it: a slow listener falls behind in the hub, not in memory here.
+        await self.write_message(json.dumps(message, separators=(",", ":")))
+
+
+async def _close(iterator: object) -> None:
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
+
+
+SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
+    (r"/api/v1/roots", RootsAnswers),
+    (r"/api/v1/roots/([^/]+)/catalog", CatalogAnswers),
+    (r"/api/v1/meta", MetaAnswers),
+    (r"/api/v1/read", ReadAnswers),
+    (r"/api/v1/file", FileAnswers),
+    (r"/api/v1/events", EventsAnswers),
+)
+ANNOUNCE_ROUTE = r"/api/v1/roots/([^/]+)/announce"
+
+Verb = Callable[..., Any]
+Guard = Callable[[Verb], Verb]
+_Handler = TypeVar("_Handler", bound=RequestHandler)
+
+
+def is_socket(answers: type[RequestHandler]) -> bool:
+    """Do these answers speak WebSocket (and so need a base that does)?"""
+    return issubclass(answers, WebSocketHandler)
+
+
+def bind(answers: type[RequestHandler], base: type[_Handler], guard: Guard | None = None) -> type[_Handler]:
+    """A handler that can be mounted: ``answers`` on ``base``, every verb inside ``guard``.
+
+    Parameters
+    ----------
+    answers : type
+        Has ``answer_get``, ``answer_head``, ``answer_post``, ``answer_put`` or ``answer_delete``.
+    base : type
+        `ServiceHandler`, or a handler of Jupyter's.
+    guard : callable, optional
+        Decorator for verbs. Without one, ``base`` has to be a `ServiceHandler`, which guards by itself.
+
+    Raises
+    ------
+    TypeError
+        When nothing would guard the verbs.
+    """
+    if guard is None and not issubclass(base, ServiceHandler):
+        raise TypeError(f"{base.__name__} does not guard its verbs: a guard is needed")
+    verbs: dict[str, Verb] = {}
+    for name in ("get", "head", "post", "put", "delete"):
+        answer = getattr(answers, f"answer_{name}", None)
+        if answer is not None:
+            verb = _verb(name, answer)
+            verbs[name] = guard(verb) if guard is not None else verb
+    bound = type(answers.__name__.replace("Answers", "Handler"), (answers, base), verbs)
+    return cast("type[_Handler]", bound)
+
+
+def _verb(name: str, answer: Verb) -> Verb:
+    async def verb(self: RequestHandler, *args: str, **kwargs: str) -> None:
+        await answer(self, *args, **kwargs)
+
+    verb.__name__ = verb.__qualname__ = name
+    return verb
