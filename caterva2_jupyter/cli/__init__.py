@@ -1,0 +1,1 @@
+"""The command line ``cat2cli``: ``main`` parses and maps errors, ``commands`` acts, ``output`` prints."""

@@ -1,0 +1,187 @@
+"""What each command of ``cat2cli`` does: one function a command, over a connected client.
+
+They raise the errors of the package; ``main`` turns them into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ..client import Client, RemoteArray, RemoteFile
+from ..core.catalog import CatalogQuery, parse_filter
+from ..core.legacy import info_json
+from ..core.metadata import Entry
+from ..core.paths import join, name, split_address
+from ..core.selection import parse_basic, parse_key_text
+from ..errors import RequestError, TooLargeError
+from .output import Output
+
+__all__ = ["announce", "download", "info", "list_", "roots", "show", "subscribe", "unsubscribe", "url"]
+
+
+def roots(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """List the roots that the subscriber knows."""
+    known = client.roots
+    if options.json:
+        out.json(
+            {
+                status.name: {"name": status.name, "http": status.http}
+                | ({"subscribed": True} if status.followed else {})
+                | ({} if status.online else {"online": False})
+                for status in known.values()
+            }
+        )
+        return
+    for status in known.values():
+        notes = (" (subscribed)" if status.followed else "") + ("" if status.online else " (offline)")
+        out.line(status.name + notes, style="" if status.online else "dim")
+
+
+def subscribe(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Have the subscriber follow a root."""
+    client.follow(options.root)
+    if options.json:
+        out.json("Ok")
+    else:
+        out.line("Ok")
+
+
+def unsubscribe(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Have the subscriber forget a root."""
+    client.unfollow(options.root)
+    out.line("Ok")
+
+
+def list_(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """List what is in a root or group."""
+    parse_filter(options.filter)
+    root, path = split_address(options.path)
+    entries = _below(client, root, path, options.filter)
+    if options.json:
+        start = len(path) + 1 if path else 0
+        out.json(sorted((e.path[start:] or name(e.path)) for e in entries))
+    elif options.long:
+        out.table(
+            ["name", "kind", "shape", "dtype", "size", "stored", "note"],
+            [_row(root, entry) for entry in entries],
+        )
+    else:
+        for entry in entries:
+            out.line(join(root, entry.path))
+
+
+def _below(client: Client, root: str, path: str, words: str) -> list[Entry]:
+    """The datasets at or below a path; groups are parts of their paths only."""
+    if path:
+        entry = client.service.entry(root, path)
+        if entry.kind != "group":
+            return [entry]
+        path = entry.path
+    found = client.service.entries(root, CatalogQuery(under=path, limit=10_000, q=words))
+    return [entry for entry in found if entry.kind != "group" or entry.version]
+
+
+def _row(root: str, entry: Entry) -> list[str]:
+    g = entry.geometry
+    return [
+        join(root, entry.path),
+        entry.kind,
+        str(g.shape) if g else "",
+        str(g.dtype) if g else "",
+        str(g.nbytes) if g else "",
+        str(entry.cbytes) if entry.cbytes else "",
+        entry.reason or entry.target,
+    ]
+
+
+def info(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Tell what is known about a dataset."""
+    root, path = split_address(options.dataset)
+    entry = client.service.entry(root, path)
+    form = info_json(entry) if entry.has_data else _describe(entry)
+    if options.json:
+        out.json(form)
+    else:
+        out.mapping(form)
+
+
+def _describe(entry: Entry) -> dict[str, Any]:
+    """What there is to say of a group, a link or what cannot be served."""
+    form = entry.to_json()
+    return {key: form[key] for key in ("path", "kind", "attrs", "reason", "target", "media_type") if key in form}
+
+
+def show(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Print values of a dataset, or the text of a file."""
+    address, key = _split_slice(options.dataset)
+    node = client[address]
+    if not isinstance(node, (RemoteArray, RemoteFile)):
+        raise RequestError(f"{address!r} is a group: `cat2cli list {address}` lists what is in it")
+    _check_size(node, key, options.max_bytes)
+    value = node[key] if key or isinstance(node, RemoteArray) else node.read()
+    if isinstance(value, bytes):
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = f"Binary data, {len(value)} bytes: `cat2cli download {address}` saves all of it"
+        out.text(text)
+    else:
+        out.text(str(value))
+
+
+def _check_size(node: RemoteArray | RemoteFile, key: tuple[Any, ...], max_bytes: int) -> None:
+    nbytes = parse_basic(key, node.shape).selection.size * max(node.dtype.itemsize, 1)
+    if nbytes > max_bytes:
+        raise TooLargeError(
+            f"{node.path} would take {nbytes} bytes, over the limit of {max_bytes}: give a slice, as in "
+            f"'{node.path}[:10]', or a higher --max-bytes"
+        )
+
+
+def _split_slice(text: str) -> tuple[str, tuple[Any, ...]]:
+    """``NAME[SLICE]`` -> (name, key); brackets that are part of a name stay in it."""
+    match = re.fullmatch(r"(?P<address>.*?)(?:\[(?P<key>[-+\d:,.\s\w]*)\])?", text, re.DOTALL)
+    if match is None or not match["address"]:
+        return text, ()
+    return match["address"], parse_key_text(match["key"] or "")
+
+
+def url(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Print the URL that a dataset is fetched from."""
+    root, path = split_address(options.dataset)
+    entry = client.service.entry(root, path)
+    text = client.fetch_url(join(root, entry.path))
+    if options.json:
+        out.json(text)
+    else:
+        out.line(text)
+
+
+def download(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Save a dataset as a file."""
+    root, path = split_address(options.dataset)
+    node = client[f"{root}/{path}" if path else root]
+    if options.localpath is None:
+        target = Path(root, *Path(node.path).parts) if hasattr(node, "path") else Path(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        target = Path(options.localpath)
+        if target.is_dir() or options.localpath.endswith("/"):
+            target.mkdir(parents=True, exist_ok=True)
+            target /= name(node.path)
+    with out.progress(options.dataset) as progress:
+        saved = node.download(target, progress=progress)
+    if options.json:
+        out.json(str(saved))
+    else:
+        out.line(f"Dataset saved to {saved}")
+
+
+def announce(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Have the publisher look at a path now."""
+    root, path = split_address(options.path)
+    client.service.announce(root, path)
+    out.line("Ok")

@@ -1,0 +1,148 @@
+"""``cat2cli``: the command line of clients.
+
+Exit codes: 0; 1 when the request failed, with one line that names the thing and the cure; 2 for a usage
+error; 130 on Ctrl+C. What commands do is in ``commands``, how it is printed in ``output``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .. import __version__
+from ..config import LOG_LEVELS, load_config, parse_nbytes
+from ..errors import (
+    AuthenticationError,
+    Caterva2Error,
+    DatasetChangedError,
+    DatasetNotFoundError,
+    RootNotFoundError,
+    SelectionError,
+    SourceUnavailableError,
+)
+
+__all__ = ["build_parser", "main"]
+
+_CURES: tuple[tuple[type[Exception], str], ...] = (
+    (RootNotFoundError, "`cat2cli roots` lists the roots"),
+    (DatasetNotFoundError, "`cat2cli list ROOT` lists what is there"),
+    (AuthenticationError, "give --username and --password, or --token"),
+    (DatasetChangedError, "run the command again"),
+    (SelectionError, "`cat2cli info DATASET` tells its shape"),
+    (SourceUnavailableError, "is the subscriber running? Start cat2sub, or name another with --subscriber URL"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(prog="cat2cli", description="Talk to a Caterva2 subscriber.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
+    parser.add_argument("--loglevel", choices=LOG_LEVELS, help="what is logged to standard error (default: warning)")
+    parser.add_argument("--subscriber", metavar="URL", help="the subscriber to talk to (default: found, see the docs)")
+    parser.add_argument("--token", help="token for it, such as Jupyter's")
+    parser.add_argument("--username", "--user", metavar="EMAIL", help="log in as this user")
+    parser.add_argument("--password", "--pass", metavar="TEXT", help="with this password")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function: str, text: str, *arguments: tuple[str, str], aliases: tuple[str, ...] = ()) -> Any:
+        sub = commands.add_parser(function.rstrip("_"), help=text, description=text, aliases=list(aliases))
+        sub.set_defaults(function=function)
+        for argument, meaning in arguments:
+            sub.add_argument(argument, help=meaning)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    dataset = ("dataset", "ROOT/PATH of a dataset")
+    command("roots", "List the roots that the subscriber knows.")
+    command("subscribe", "Have the subscriber follow a root.", ("root", "name of a root"))
+    command("unsubscribe", "Have the subscriber forget a root.", ("root", "name of a root"))
+    listing = command("list_", "List datasets.", ("path", "ROOT, or ROOT/PATH of a group"), aliases=("ls",))
+    listing.add_argument("--long", "-l", action="store_true", help="with kind, shape, dtype and sizes")
+    listing.add_argument("--filter", default="", help="only those that match, as in 'dtype:float32 ndim>2 temp'")
+    command("info", "Tell what is known about a dataset.", dataset)
+    showing = command("show", "Print values, or the text of a file.", ("dataset", "ROOT/PATH, or ROOT/PATH[SLICE]"))
+    showing.add_argument(
+        "--max-bytes", type=parse_nbytes, default=256 << 20, help="refuse to print more than this (default: 256M)"
+    )
+    command("url", "Print the URL that a dataset is fetched from.", dataset)
+    saving = command("download", "Save a dataset as a file.", dataset)
+    saving.add_argument("localpath", nargs="?", help="file or directory (default: ./ROOT/PATH)")
+    command("announce", "Have the publisher look at a path now.", ("path", "ROOT/PATH that changed"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    options = build_parser().parse_args(argv)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output went away: say nothing more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        from . import commands
+        from .output import Output
+    except ModuleNotFoundError as error:
+        if error.name != "rich":
+            raise
+        print("cat2cli: the package rich is missing: pip install 'caterva2-jupyter[clients]'", file=sys.stderr)
+        return 1
+    from ..client import connect
+
+    out = Output()
+    action: Callable[..., None] = getattr(commands, options.function)
+    try:
+        given = load_config(options.conf).client(username=options.username, password=options.password)
+        with connect(
+            options.subscriber,
+            token=options.token,
+            username=given.username or None,
+            password=given.password or None,
+            conf=options.conf,
+        ) as client:
+            action(client, options, out)
+        sys.stdout.flush()
+    except Caterva2Error as error:
+        out.error(_one_line(error))
+        return 1
+    except (IndexError, ValueError, TypeError) as error:
+        # Of an index that does not fit; the commands convert nothing else that users write.
+        out.error(f"{error}: `cat2cli info DATASET` tells its shape")
+        return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        out.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
+        return 1
+    return 0
+
+
+def _one_line(error: Caterva2Error) -> str:
+    message = " ".join(str(error).split())
+    cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
+    return f"{message}: {cure}" if cure and cure not in message else message
+
+
+if __name__ == "__main__":
+    sys.exit(main())
