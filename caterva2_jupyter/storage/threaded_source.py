@@ -1,0 +1,445 @@
+"""A source over files: the one place where blocking work crosses from an event loop to threads.
+
+Reads run ahead of whoever consumes them, by a few pieces of bounded size. It decodes nothing and knows
+no sockets; what is where is the root's business, what is there the catalog's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.blocks import BlockRecord
+from ..core.catalog import CatalogPage, CatalogQuery, Cursor
+from ..core.chunk_grid import BlockPlan, ChunkProjection
+from ..core.events import Event, EventBatch
+from ..core.metadata import Entry
+from ..core.paths import parent
+from ..core.selection import Selection
+from ..core.source import BlockStream, FileStream
+from ..core.wire import ReadRequest
+from ..errors import DatasetChangedError, RequestError, SourceUnavailableError, TooLargeError, UnsupportedDatasetError
+from .catalog_store import CatalogStore
+from .event_hub import EventHub
+from .root import Root
+
+__all__ = ["ThreadedSource"]
+
+PIECE_NBYTES = 1 << 20
+"""Decoded bytes of what one call in a thread reads (one block at least)."""
+MAX_CHUNKS_PER_PIECE = 256
+PIECES_AHEAD = 4
+PIECES_PLANNED = 64
+MAX_WINDOWED_CHUNKS = 10_000_000
+
+Ints = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+
+class ThreadedSource:
+    """Answers of a ``Source`` from a root of files and its catalog.
+
+    Parameters
+    ----------
+    name : str
+        Of the root.
+    root : Root
+    store : CatalogStore
+        The root's catalog; one that was made without a name takes this one.
+    hub : EventHub
+        Where changes are told; it may be shared by several roots.
+    executor : Executor
+        Where blocking work runs, with more than one thread (a scan keeps one busy). Its owner closes it.
+    heartbeat_s : float
+        Seconds between heartbeats when nothing happens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Root,
+        store: CatalogStore,
+        hub: EventHub,
+        executor: Executor,
+        heartbeat_s: float = 5,
+    ) -> None:
+        self._name, self._files, self._store, self._hub = name, root, store, hub
+        self._executor, self._heartbeat_s = executor, heartbeat_s
+        self._changing = asyncio.Lock()
+        self._closed = threading.Event()
+        store.root = store.root or name
+
+    @property
+    def root(self) -> str:
+        return self._name
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    # What is there
+
+    async def catalog(self, query: CatalogQuery) -> CatalogPage:
+        return await self._run(self._store.page, query)
+
+    async def entry(self, path: str) -> Entry:
+        return await self._run(self._entry, path)
+
+    def _entry(self, path: str) -> Entry:
+        entry = self._store.resolve(path)
+        return entry if entry.attrs_inline else self._files.attributes(entry)
+
+    # What is in it
+
+    async def read_blocks(self, request: ReadRequest) -> BlockStream:
+        entry, pieces = await self._run(self._plan, request)
+        records = _RecordStream(self._files, entry, pieces, self._executor)
+        try:
+            # A dataset that changed is told before the answer begins.
+            await records.start()
+        except BaseException:
+            await records.aclose()
+            raise
+        return BlockStream(entry, records)
+
+    def _plan(self, request: ReadRequest) -> tuple[Entry, Iterator[_Piece]]:
+        entry = self._store.resolve(request.path)
+        if entry.geometry is None:
+            why = f": {entry.reason}" if entry.reason else f" ({entry.kind})"
+            raise UnsupportedDatasetError(f"{entry.path!r} in root {self._name!r} cannot be read{why}")
+        if request.version not in (None, entry.version):
+            raise DatasetChangedError(
+                f"dataset {entry.path!r} in root {self._name!r} changed: version {request.version} is gone"
+            )
+        plan = BlockPlan(entry.geometry, Selection.from_json(request.selection, entry.geometry.shape))
+        return entry, _pieces(_wanted(plan, request), entry.geometry.block_nbytes)
+
+    async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
+        if start < 0 or (stop is not None and stop < start):
+            raise RequestError(f"not a range of bytes: {start} to {stop}")
+
+        def begin() -> tuple[FileStream, Iterator[bytes], bytes | None]:
+            entry = self._store.resolve(path)
+            if not entry.version:
+                raise UnsupportedDatasetError(f"{entry.path!r} in root {self._name!r} is not a file ({entry.kind})")
+            stored = self._files.read_file(entry, start, stop)
+            first = next(stored.parts, None)
+            return FileStream(stored.nbytes, stored.version, stored.mtime_ns, _no_parts()), stored.parts, first
+
+        stream, parts, first = await self._run(begin)
+        stream.parts = self._parts(parts, first)
+        return stream
+
+    async def _parts(self, parts: Iterator[bytes], part: bytes | None) -> AsyncIterator[bytes]:
+        try:
+            while part is not None:
+                yield part
+                part = await self._run(next, parts, None)
+        finally:
+            close = getattr(parts, "close", None)
+            if close is not None:
+                # In a thread, and not waited for: who was cancelled may not await.
+                with suppress(RuntimeError):  # the executor is closed: the garbage collector does it
+                    self._executor.submit(_close_quietly, close)
+
+    # What changed
+
+    async def events(self, since: Cursor | None) -> AsyncIterator[EventBatch]:
+        with self._hub.listen() as listener:
+            cursor = since
+            if cursor is None:
+                cursor = await self._run(lambda: self._store.cursor)
+            for batch in await self._run(self._store.events_since, cursor):
+                cursor = batch.cursor
+                yield replace(batch, root=self._name)
+            yield self._heartbeat(cursor)
+            while True:
+                told = await listener.get(self._heartbeat_s)
+                if told is None:
+                    yield self._heartbeat(cursor)
+                elif told.root == self._name and (told.epoch != cursor.epoch or told.seq > cursor.seq):
+                    cursor = told.cursor
+                    yield told
+
+    def _heartbeat(self, cursor: Cursor) -> EventBatch:
+        return EventBatch(self._name, cursor.epoch, cursor.seq + 1, cursor.seq)
+
+    async def scan(self) -> int:
+        """Bring the catalog up to date with all files, and tell what changed.
+
+        Returns
+        -------
+        int
+            Number of events.
+        """
+        return await self._change(lambda: self._store.replacing(self._going_on(self._files.scan(self._store.known()))))
+
+    async def rescan(self, paths: Iterable[Path]) -> int:
+        """Bring the catalog up to date with what is at (and below) these paths, and tell what changed.
+
+        Parameters
+        ----------
+        paths : iterable of Path
+            As the watcher names them: ``watched`` of the root, or below it.
+        """
+        looked_at = list(paths)
+
+        def changes() -> Iterator[EventBatch]:
+            prefixes = _outermost({self._prefix(path) for path in looked_at})
+            known = (k for prefix in prefixes for k in self._store.known(prefix))
+            return self._store.applying(self._going_on(self._files.rescan(looked_at, known)))
+
+        return await self._change(changes)
+
+    async def apply(self, changes: Sequence[tuple[Event, str]]) -> int:
+        """Apply changes (with stamps) to the catalog, and tell them."""
+        return await self._change(lambda: self._store.applying(changes))
+
+    def _prefix(self, path: Path) -> str:
+        prefix = path.relative_to(self._files.watched).as_posix()
+        return "" if prefix == "." else prefix
+
+    async def _change(self, changes: Callable[[], Iterator[EventBatch]]) -> int:
+        loop = asyncio.get_running_loop()
+
+        def work() -> int:
+            nevents = 0
+            for batch in changes():
+                loop.call_soon_threadsafe(self._hub.publish, replace(batch, root=self._name))
+                nevents += len(batch.events)
+            return nevents
+
+        # A scan that read a file before a change would undo what a rescan after it put in the catalog.
+        async with self._changing:
+            return await self._run(work)
+
+    def _going_on(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, until the source is closed: a scan that stopped there would look like deletions."""
+        for item in items:
+            if self._closed.is_set():
+                raise SourceUnavailableError(f"root {self._name!r} is closing")
+            yield item
+
+    def close(self) -> None:
+        """Stop scans that are under way. Root, store and executor are closed by their owner."""
+        self._closed.set()
+
+
+@dataclass(slots=True)
+class _Part:
+    """Blocks to read of one chunk, and those that may be sent if more come."""
+
+    projection: ChunkProjection
+    blocks: Ints
+    welcome: Ints
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What one call in a thread reads; ``is_rest``: more of the chunk that a piece before it began."""
+
+    parts: list[_Part]
+    is_rest: bool = False
+
+
+@dataclass(slots=True)
+class _PieceRecords:
+    records: list[BlockRecord]
+    sent: Ints | None  # blocks of the last part's chunk; None: all of it
+
+
+def _wanted(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
+    """Chunks of a request with the blocks that are wanted, in the plan's order.
+
+    Raises
+    ------
+    RequestError, TooLargeError
+        When the window or the held blocks do not fit the plan.
+    """
+    window, held = request.window, request.held
+    if window is None and held is None:
+        return ((p, p.blocks) for p in plan)
+    if plan.nchunks > MAX_WINDOWED_CHUNKS:
+        raise TooLargeError(
+            f"the selection touches {plan.nchunks} chunks, over the {MAX_WINDOWED_CHUNKS} of one read: select less"
+        )
+    first, stop = window if window is not None else (0, plan.nblocks)
+    if stop > plan.nblocks:
+        raise RequestError(f"window [{first}, {stop}] is outside of the {plan.nblocks} blocks of the selection")
+    if held is not None and not 0 <= len(held) - (stop - first) < 8:
+        raise RequestError(f"held has {len(held)} bits for a window of {stop - first} blocks")
+    projections = iter(plan) if window is None else plan.window(first, stop)
+    return _not_held(projections, held) if held is not None else ((p, p.blocks) for p in projections)
+
+
+def _not_held(
+    projections: Iterable[ChunkProjection], held: npt.NDArray[np.bool_]
+) -> Iterator[tuple[ChunkProjection, Ints]]:
+    position = 0
+    for projection in projections:
+        count = len(projection.blocks)
+        blocks = projection.blocks[~held[position : position + count]]
+        position += count
+        if len(blocks):
+            yield projection, blocks
+
+
+def _pieces(wanted: Iterable[tuple[ChunkProjection, Ints]], block_nbytes: int) -> Iterator[_Piece]:
+    """Group small chunks, and split large ones, in pieces of about ``PIECE_NBYTES``."""
+    most = max(1, PIECE_NBYTES // max(block_nbytes, 1))
+    group: list[_Part] = []
+    count = 0
+    for projection, blocks in wanted:
+        if group and (count + len(blocks) > most or len(group) >= MAX_CHUNKS_PER_PIECE):
+            yield _Piece(group)
+            group, count = [], 0
+        if len(blocks) <= most:
+            group.append(_Part(projection, blocks, blocks))
+            count += len(blocks)
+            continue
+        yield _Piece([_Part(projection, blocks[:most], blocks)])
+        for start in range(most, len(blocks), most):
+            some = blocks[start : start + most]
+            yield _Piece([_Part(projection, some, some)], is_rest=True)
+    if group:
+        yield _Piece(group)
+
+
+class _RecordStream:
+    """Records of a read in order, a few pieces ahead of their consumer."""
+
+    def __init__(self, root: Root, entry: Entry, pieces: Iterator[_Piece], executor: Executor) -> None:
+        self._root, self._entry, self._pieces, self._executor = root, entry, pieces, executor
+        self._planned: deque[_Piece] = deque()
+        self._all_planned = False
+        self._pending: deque[asyncio.Future[_PieceRecords]] = deque()
+        self._begun: asyncio.Future[_PieceRecords] | None = None  # the first piece of a split chunk
+        self._ready: deque[BlockRecord] = deque()
+
+    def __aiter__(self) -> AsyncIterator[BlockRecord]:
+        return self
+
+    async def __anext__(self) -> BlockRecord:
+        while not self._ready:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def start(self) -> None:
+        """Wait for the first records."""
+        await self._advance()
+
+    async def aclose(self) -> None:
+        """Stop: what has not begun is not read."""
+        self._pieces = iter(())
+        self._planned.clear()
+        self._all_planned = True
+        for future in self._pending:
+            future.cancel()
+            # Nobody will ask for the errors of pieces that were read ahead.
+            future.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self._pending.clear()
+        self._ready.clear()
+
+    async def _advance(self) -> bool:
+        await self._fill()
+        if not self._pending:
+            return False
+        try:
+            done = await self._pending[0]
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._pending:
+            self._pending.popleft()
+        self._ready.extend(done.records)
+        await self._fill()
+        return True
+
+    async def _fill(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._pending) < PIECES_AHEAD:
+            if not self._planned and not self._all_planned:
+                some = await loop.run_in_executor(self._executor, list, islice(self._pieces, PIECES_PLANNED))
+                self._planned.extend(some)
+                self._all_planned = len(some) < PIECES_PLANNED
+            if not self._planned:
+                return
+            piece = self._planned[0]
+            if piece.is_rest:
+                # A chunk that cannot be cut came complete with its first piece: wait to know.
+                assert self._begun is not None
+                if not self._begun.done() or self._begun.cancelled() or self._begun.exception():
+                    return
+                piece = _without(piece, self._begun.result().sent)
+            self._planned.popleft()
+            if not piece.parts:
+                continue
+            future = loop.run_in_executor(self._executor, _read_piece, self._root, self._entry, piece)
+            self._pending.append(future)
+            if not piece.is_rest:
+                self._begun = future
+
+
+def _without(piece: _Piece, sent: Ints | None) -> _Piece:
+    """A rest without the blocks that came already."""
+    if sent is None:
+        return _Piece([], is_rest=True)
+    parts = [
+        _Part(part.projection, blocks, blocks)
+        for part in piece.parts
+        if len(blocks := np.setdiff1d(part.blocks, sent, assume_unique=True))
+    ]
+    return _Piece(parts, is_rest=True)
+
+
+def _read_piece(root: Root, entry: Entry, piece: _Piece) -> _PieceRecords:
+    records: list[BlockRecord] = []
+    sent: Ints | None = np.empty(0, np.int64)
+    for part in piece.parts:
+        sent = np.empty(0, np.int64)
+        for record in root.read_chunk(entry, part.projection, part.blocks.tolist()):
+            if record.is_whole:
+                records.append(record)
+                sent = None
+                break
+            ids = np.intersect1d(record.ids.astype(np.int64), part.welcome, assume_unique=True)
+            if len(ids):
+                records.append(record.pick(ids.tolist()))
+                sent = np.union1d(sent, ids)
+    return _PieceRecords(records, sent)
+
+
+def _outermost(prefixes: set[str]) -> list[str]:
+    """The paths that are not below another one."""
+
+    def is_below_another(path: str) -> bool:
+        while path:
+            path = parent(path)
+            if path in prefixes:
+                return True
+        return False
+
+    return sorted(path for path in prefixes if not is_below_another(path))
+
+
+async def _no_parts() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def _close_quietly(close: Callable[[], None]) -> None:
+    try:
+        close()
+    except ValueError:  # it runs at this moment in another thread, and is dropped after it
+        return
