@@ -374,9 +374,14 @@ class CatalogStore:
         Raises
         ------
         IntegrityError
-            When an entry is malformed; nothing is changed then.
+            When an entry is malformed.
         ResyncError
             When the pages are of several epochs.
+
+        Notes
+        -----
+        After an error the cursor is what it was, so listing again puts everything right. One caller at
+        a time.
         """
         return self._adopt(pages, complete=True)
 
@@ -385,33 +390,37 @@ class CatalogStore:
         return self._adopt(pages, complete=False)
 
     def _adopt(self, pages: Iterable[CatalogPage], complete: bool) -> EventBatch | None:
-        with self._writing() as db:
-            before = _cursor(db)
-            now: Cursor | None = None
-            is_new_life = False
-            seen: set[str] = set()
-            events: list[Event] = []
-            for page in pages:
-                if now is None:
-                    now = page.cursor
-                    # A seq that goes back is another life too: an origin that was restored from a backup.
-                    is_new_life = now.epoch != before.epoch or now.seq < before.seq
-                    if is_new_life and not complete:
-                        raise ResyncError(f"root {self.root!r} is at {now}, its copy at {before}")
-                    if is_new_life:
-                        _reset(db, now.epoch, now.seq)
-                if page.epoch != now.epoch:
-                    raise ResyncError(f"root {self.root!r} began a new epoch while it was listed")
-                changes = [Event("put", entry.path, entry) for entry in page.entries()]
-                seen.update(event.path for event in changes)
-                changes += [Event("delete", path) for path in page.deleted]
+        before = self.cursor
+        now: Cursor | None = None
+        seen: set[str] = set()
+        events: list[Event] = []
+        for page in pages:
+            now = now or page.cursor
+            # A seq that goes back is another life too: an origin that was restored from a backup.
+            if not complete and (now.epoch != before.epoch or now.seq < before.seq):
+                raise ResyncError(f"root {self.root!r} is at {now}, its copy at {before}")
+            if page.epoch != now.epoch:
+                raise ResyncError(f"root {self.root!r} began a new epoch while it was listed")
+            changes = [Event("put", entry.path, entry) for entry in page.entries()]
+            seen.update(event.path for event in changes)
+            changes += [Event("delete", path) for path in page.deleted]
+            # Page by page, so that readers never wait for long. The cursor stays behind until all is
+            # there: after a crash the origin is asked again.
+            with self._writing() as db:
                 events += [event for event in changes if _change(db, event, "", now.seq)]
-            if now is None:
-                return EventBatch(self.root, before.epoch, before.seq + 1, before.seq)
+        if now is None:
+            return EventBatch(self.root, before.epoch, before.seq + 1, before.seq)
+        is_new_life = now.epoch != before.epoch or now.seq < before.seq
+        with self._writing() as db:
             if complete:
                 paths = [path for (path,) in db.execute("SELECT path FROM entries ORDER BY path")]
                 gone = [Event("delete", path) for path in paths if path not in seen]
                 events += [event for event in gone if _change(db, event, "", now.seq)]
+            if is_new_life:
+                db.execute("UPDATE entries SET seq = ?", (now.seq,))
+                db.execute("DELETE FROM tombstones")
+                _set_meta(db, "epoch", now.epoch)
+                _set_meta(db, "floor", str(now.seq))
             _set_meta(db, "seq", str(now.seq))
             self._prune(db)
         if is_new_life:
