@@ -29,6 +29,7 @@ __all__ = [
     "RetryLater",
     "RootState",
     "Stimulus",
+    "StoreFailed",
     "TellStatus",
     "Told",
     "UpdateReplica",
@@ -83,11 +84,19 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """The replica could not take what it was given; it is at ``cursor`` (None: nothing can be relied on)."""
+
+    error: Caterva2Error
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
 class RetryDue:
     """The time of ``RetryLater`` is over."""
 
 
-Stimulus = Announced | Told | EventsLost | LinkLost | PageArrived | FetchFailed | RetryDue
+Stimulus = Announced | Told | EventsLost | LinkLost | PageArrived | FetchFailed | StoreFailed | RetryDue
 
 
 # What to do.
@@ -178,6 +187,13 @@ class RootState:
     cursor : Cursor or None
         Where the replica is, from an earlier run; None: there is none.
 
+    Attributes
+    ----------
+    cursor : Cursor or None
+        Where the replica is.
+    is_listed : bool
+        Is there a listing to show, true or outdated?
+
     Examples
     --------
     >>> state = RootState(None)
@@ -187,6 +203,7 @@ class RootState:
 
     def __init__(self, cursor: Cursor | None) -> None:
         self.cursor = cursor
+        self.is_listed = cursor is not None
         self._source_online = False
         self._linked = False
         self._in_sync = False
@@ -206,11 +223,6 @@ class RootState:
     @property
     def is_live(self) -> bool:
         return self._linked and self._source_online and self._in_sync
-
-    @property
-    def is_listed(self) -> bool:
-        """Is there anything to show, true or outdated?"""
-        return self.cursor is not None
 
     def apply(self, stimulus: Stimulus, now: float) -> list[Action]:
         """What to do about it.
@@ -239,6 +251,10 @@ class RootState:
                 actions = self._page_arrived(stimulus)
             case FetchFailed():
                 actions = self._fetch_failed(stimulus)
+            case StoreFailed(error, cursor):
+                self.cursor = cursor
+                self._listing = None
+                actions = self._give_up(error)
             case RetryDue():
                 actions = [] if self._in_sync else self._sync()
         if self.is_live != was_live:
@@ -317,7 +333,7 @@ class RootState:
         again = self._again or page.seq != first.seq
         self._listing = None
         self.cursor = first.cursor
-        self._in_sync = True
+        self._in_sync = self.is_listed = True
         self._failures = 0
         pages = tuple(listing.pages)
         actions: list[Action] = [
@@ -332,7 +348,11 @@ class RootState:
         self._listing = None
         if isinstance(stimulus.error, ResyncError) and listing.since is not None:
             return self._list(None)
+        return self._give_up(stimulus.error)
+
+    def _give_up(self, error: Caterva2Error) -> list[Action]:
+        """For a while."""
         self._in_sync = False
-        self._reason = str(stimulus.error)
+        self._reason = str(error)
         self._failures += 1
         return [RetryLater(min(_RETRY_FIRST_S * 2 ** min(self._failures - 1, 10), _RETRY_MOST_S))]

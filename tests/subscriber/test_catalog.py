@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from caterva2_jupyter.core.catalog import CatalogPage, Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.core.metadata import Entry
-from caterva2_jupyter.errors import ResyncError, SourceUnavailableError, TooLargeError
+from caterva2_jupyter.errors import IntegrityError, ResyncError, SourceUnavailableError, TooLargeError
 from caterva2_jupyter.subscriber import catalog
 from caterva2_jupyter.subscriber.catalog import (
     Announced,
@@ -26,6 +26,7 @@ from caterva2_jupyter.subscriber.catalog import (
     RetryDue,
     RetryLater,
     RootState,
+    StoreFailed,
     TellStatus,
     Told,
     UpdateReplica,
@@ -200,6 +201,14 @@ def test_failed_fetches_are_tried_again_later_and_later() -> None:
 
 def test_a_retry_that_is_not_needed_any_more_does_nothing() -> None:
     assert live_at(7).apply(RetryDue(), 0.0) == []
+
+
+def test_a_replica_that_cannot_take_a_page_is_listed_again_later() -> None:
+    state = live_at(7)
+    actions = state.apply(StoreFailed(IntegrityError("malformed entry"), None), 0.0)
+    assert [type(a) for a in actions] == [RetryLater, TellStatus]
+    assert only_fetch(state.apply(RetryDue(), 0.0)).query.since is None
+    assert state.freshness.reason == "malformed entry"
 
 
 def test_dropped_events_are_asked_for() -> None:

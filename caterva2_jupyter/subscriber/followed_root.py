@@ -1,0 +1,271 @@
+"""One followed root: a source whose catalog is a replica on disk, and whose bytes are the upstream's.
+
+It performs what ``catalog.RootState`` decides: asks for pages, keeps the replica, tells its own listeners. So
+listings, entries and events are answered here, with the publisher away too; what it says of blocks it has
+from upstream. Who tells it of changes (a broker, or the publisher itself) is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ..core.catalog import CatalogPage, CatalogQuery, Cursor
+from ..core.events import EventBatch
+from ..core.metadata import Entry
+from ..core.source import BlockStream, FileStream, Source
+from ..core.wire import ReadRequest
+from ..errors import Caterva2Error, SourceUnavailableError
+from ..storage.catalog_store import CatalogStore
+from ..storage.event_hub import EventHub
+from .catalog import (
+    Action,
+    ApplyBatch,
+    EventsLost,
+    Fetch,
+    FetchFailed,
+    Freshness,
+    PageArrived,
+    ReplaceReplica,
+    RetryDue,
+    RetryLater,
+    RootState,
+    Stimulus,
+    StoreFailed,
+    TellStatus,
+    Told,
+    UpdateReplica,
+)
+
+__all__ = ["FollowedRoot"]
+
+T = TypeVar("T")
+
+MAX_WAITING_EVENTS = 50_000
+MAX_WAITING_STIMULI = 5_000
+
+logger = logging.getLogger(__name__)
+
+
+class FollowedRoot:
+    """A source over ``upstream`` that knows its catalog by heart.
+
+    Parameters
+    ----------
+    root : str
+    upstream : Source
+        Answers pages, blocks and files; may be replaced when the publisher moves.
+    store : CatalogStore
+        The replica, perhaps from an earlier run. Owned from here on.
+    executor : Executor
+        Where the replica is read and written.
+    heartbeat_s : float
+        How often listeners hear the cursor when nothing changes.
+    """
+
+    def __init__(
+        self, root: str, upstream: Source, store: CatalogStore, executor: Executor, heartbeat_s: float = 5.0
+    ) -> None:
+        self._root = root
+        self.upstream = upstream
+        self._store = store
+        self._executor = executor
+        self._heartbeat_s = heartbeat_s
+        self._hub = EventHub()
+        self._status_changed = asyncio.Condition()
+        self._waiting: deque[Stimulus] = deque()
+        self._waiting_events = 0
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._state = RootState(None)
+        self._settled = asyncio.Event()
+        store.root = store.root or root
+
+    @property
+    def root(self) -> str:
+        return self._root
+
+    @property
+    def freshness(self) -> Freshness:
+        return self._state.freshness
+
+    @property
+    def cursor(self) -> Cursor | None:
+        return self._state.cursor
+
+    async def start(self) -> None:
+        """Take up the replica of an earlier run."""
+        cursor, nentries = await self._run(lambda: (self._store.cursor, len(self._store)))
+        if cursor.seq or nentries:
+            self._state = RootState(cursor)
+            self._settled.set()
+        self._spawn(self._work())
+
+    async def close(self) -> None:
+        """Stop, and close the replica."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._run(self._store.close)
+
+    def tell(self, stimulus: Stimulus) -> None:
+        """Say what happened; never waits. What is too much is dropped and asked for instead."""
+        nevents = len(stimulus.batch.events) if isinstance(stimulus, Told) else 0
+        if self._waiting_events + nevents > MAX_WAITING_EVENTS or len(self._waiting) >= MAX_WAITING_STIMULI:
+            kept = [s for s in self._waiting if not isinstance(s, (Told, EventsLost))]
+            self._waiting = deque([*kept[-MAX_WAITING_STIMULI // 2 :], EventsLost()])
+            self._waiting_events = 0
+            if isinstance(stimulus, Told):
+                return
+        self._waiting.append(stimulus)
+        self._waiting_events += nevents
+        self._wake.set()
+
+    async def wait_settled(self, timeout_s: float) -> bool:
+        """Wait until there is a listing, or a first attempt at one has failed; was one of them in time?"""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), timeout_s)
+        return self._settled.is_set()
+
+    async def status(self) -> AsyncIterator[bool]:
+        """Is the root live: now, and at each change, without end."""
+        told: bool | None = None
+        while True:
+            async with self._status_changed:
+                while self._state.is_live == told:
+                    await self._status_changed.wait()
+                told = self._state.is_live
+            yield told
+
+    # The source
+
+    async def catalog(self, query: CatalogQuery) -> CatalogPage:
+        await self._check_listed()
+        return await self._run(lambda: self._store.page(query))
+
+    async def entry(self, path: str) -> Entry:
+        await self._check_listed()
+        entry = await self._run(lambda: self._store.resolve(path))
+        return entry if entry.attrs_inline else await self.upstream.entry(entry.path)
+
+    async def read_blocks(self, request: ReadRequest) -> BlockStream:
+        return await self.upstream.read_blocks(request)
+
+    async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
+        return await self.upstream.read_file(path, start, stop)
+
+    async def events(self, since: Cursor | None) -> AsyncIterator[EventBatch]:
+        await self._check_listed()
+        with self._hub.listen() as listener:
+            if since is None:
+                at = await self._run(lambda: self._store.cursor)
+                yield self._heartbeat(at)
+            else:
+                at = since
+                store = self._store
+                missed = await self._run(lambda: store.events_since(since))
+                for batch in missed or [self._heartbeat(since)]:
+                    at = batch.cursor
+                    yield batch
+            while True:
+                told = await listener.get(self._heartbeat_s)
+                if told is None:
+                    yield self._heartbeat(at)
+                elif told.epoch != at.epoch or told.seq > at.seq:
+                    at = told.cursor
+                    yield told
+
+    def _heartbeat(self, cursor: Cursor) -> EventBatch:
+        return EventBatch(self._root, cursor.epoch, cursor.seq + 1, cursor.seq)
+
+    async def _check_listed(self) -> None:
+        """A root followed a moment ago may be on its way; an empty listing would be a lie."""
+        if not self._state.is_listed:
+            await self.wait_settled(3.0)
+        if not self._state.is_listed:
+            raise SourceUnavailableError(f"root {self._root!r} has not been listed yet: {self._state.freshness.reason}")
+
+    # Performing what the state decides
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("root %s: a task ended", self._root, exc_info=task.exception())
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            if not self._waiting:
+                self._wake.clear()
+                continue
+            stimulus = self._waiting.popleft()
+            self._waiting_events -= len(stimulus.batch.events) if isinstance(stimulus, Told) else 0
+            for action in self._state.apply(stimulus, time.time()):
+                if not await self._perform(action):
+                    break  # the replica is not where the state believed; the rest was decided on that
+            else:
+                if self._state.is_listed or isinstance(stimulus, (FetchFailed, StoreFailed)):
+                    self._settled.set()
+
+    async def _perform(self, action: Action) -> bool:
+        match action:
+            case Fetch():
+                self._spawn(self._fetch(action))
+            case RetryLater(delay_s):
+                self._spawn(self._retry(delay_s))
+            case TellStatus():
+                async with self._status_changed:
+                    self._status_changed.notify_all()
+            case ApplyBatch() | UpdateReplica() | ReplaceReplica():
+                return await self._keep(action)
+        return True
+
+    async def _keep(self, action: ApplyBatch | UpdateReplica | ReplaceReplica) -> bool:
+        store = self._store
+        try:
+            match action:
+                case ApplyBatch(batch):
+                    await self._run(lambda: store.put_replica(batch))
+                    changed: EventBatch | None = batch
+                case UpdateReplica(pages):
+                    changed = await self._run(lambda: store.adopt_changes(pages))
+                case ReplaceReplica(pages):
+                    changed = await self._run(lambda: store.adopt(pages))
+        except Caterva2Error as error:
+            logger.warning("root %s: the copy of its catalog has to be made again: %s", self._root, error)
+            self.tell(StoreFailed(error, None))
+            return False
+        if changed is None:
+            self._hub.resync()
+        else:
+            self._hub.publish(changed)
+        return True
+
+    async def _fetch(self, fetch: Fetch) -> None:
+        try:
+            page = await self.upstream.catalog(fetch.query)
+        except Caterva2Error as error:
+            self.tell(FetchFailed(fetch.ticket, error))
+        else:
+            self.tell(PageArrived(fetch.ticket, page))
+
+    async def _retry(self, delay_s: float) -> None:
+        # Jitter: many subscribers must not come back to a publisher in the same instant.
+        await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311
+        self.tell(RetryDue())
