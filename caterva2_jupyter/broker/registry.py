@@ -102,9 +102,9 @@ class Registry:
         int or None
             The earlier connection that this one replaces (its other end may be half-open): to be closed.
         """
+        self._roots[name] = replace(self.root(name), online=True, epoch=cursor.epoch, seq=cursor.seq)
         earlier = self._present.get(name)
         self._present[name] = _Presence(connection, now)
-        self._roots[name] = replace(self.root(name), online=True, epoch=cursor.epoch, seq=cursor.seq)
         return earlier.connection if earlier else None
 
     def hear(self, name: str, connection: int, cursor: Cursor, now: float) -> bool:

@@ -1,0 +1,338 @@
+"""Publisher, broker and subscriber together: what is told, and what becomes of it when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from caterva2_jupyter.config import Address, NetworkConfig
+from caterva2_jupyter.core.catalog import Cursor
+from caterva2_jupyter.core.events import Event, EventBatch
+from caterva2_jupyter.subscriber.broker_link import BrokerLost, RootsKnown
+
+from .running import HEARTBEAT_S, Catalog, Wire, broker_at, publishing, subscribing, until
+
+
+def test_a_change_reaches_those_who_follow_the_root(tmp_path: Path):
+    async def scenario() -> None:
+        foo, bar = Catalog("foo"), Catalog("bar")
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, foo),
+            publishing(broker.address, bar),
+            subscribing(broker.address, {"foo"}) as heard,
+        ):
+            await until(lambda: heard.roots == {"foo": True, "bar": True})
+            bar.put("unheard")
+            foo.put("x.b2nd")
+            foo.put("y.b2nd")
+            await until(lambda: heard.paths == ["x.b2nd", "y.b2nd"])
+            heard.link.follow({"foo", "bar"})
+            # Where it is now shows at once, so that what came before following is not missed.
+            await until(lambda: any(b.root == "bar" and b.seq == 1 and not b.events for b in heard.of(EventBatch)))
+
+    asyncio.run(scenario())
+
+
+def test_the_owner_id_is_told_to_nobody(tmp_path: Path):
+    async def scenario() -> None:
+        async with (
+            broker_at(tmp_path / "bro") as broker,
+            publishing(broker.address, Catalog(), owner_id="a-very-secret-identity"),
+            subscribing(broker.address) as heard,
+        ):
+            await until(lambda: heard.roots == {"foo": True})
+            told = heard.of(RootsKnown)[-1].roots[0]
+            assert told.owner
+            assert "secret" not in told.owner
+            assert "secret" not in (tmp_path / "bro" / "db.json").read_text()
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_that_leaves_is_offline_at_once(tmp_path: Path):
+    async def scenario() -> None:
+        async with broker_at(tmp_path) as broker, subscribing(broker.address, {"foo"}) as heard:
+            async with publishing(broker.address, Catalog()):
+                await until(lambda: heard.roots == {"foo": True})
+            await until(lambda: heard.roots == {"foo": False}, HEARTBEAT_S)
+
+    asyncio.run(scenario())
+
+
+def test_links_wait_for_a_broker_that_is_not_there_yet(tmp_path: Path):
+    async def scenario() -> None:
+        async with broker_at(tmp_path / "first") as broker:
+            address = broker.address
+        async with publishing(address, Catalog()) as link, subscribing(address) as heard:
+            await until(lambda: heard.losses and link.status.reason)
+            assert link.status.state == "connecting"
+            assert "cannot reach the service at http://127.0.0.1" in link.status.reason
+            async with broker_at(tmp_path, address):
+                await until(lambda: heard.roots == {"foo": True})
+                assert link.status.state == "online"
+            await until(lambda: len(heard.losses) == 2)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_everybody_is_back_within_a_heartbeat_of_a_new_broker(tmp_path: Path, state: str):
+    async def scenario() -> None:
+        catalog = Catalog()
+        async with broker_at(tmp_path / "bro") as broker:
+            address = broker.address
+            async with publishing(address, catalog), subscribing(address, {"foo"}) as heard:
+                await until(lambda: heard.roots == {"foo": True})
+                await broker.listener.close()
+                await broker.service.stop()
+                await until(lambda: heard.losses)
+                catalog.put("meanwhile")
+                known = len(heard.messages)
+                async with broker_at(tmp_path / ("bro" if state == "kept" else "empty"), address) as again:
+                    started = time.monotonic()
+                    await until(lambda: again.is_online("foo") and heard.link.is_online)
+                    assert time.monotonic() - started < HEARTBEAT_S + 1.0
+                    # The follower learns the cursor, and so that it missed something.
+                    await until(lambda: any(b.seq == 1 for b in heard.messages[known:] if isinstance(b, EventBatch)))
+                    catalog.put("after")
+                    await until(lambda: heard.paths[-1:] == ["after"])
+
+    asyncio.run(scenario())
+
+
+def test_a_second_publisher_of_a_name_is_refused(tmp_path: Path):
+    async def scenario() -> None:
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, Catalog()) as first,
+        ):
+            await until(lambda: first.status.state == "online")
+            async with publishing(
+                broker.address, Catalog(), owner_id="mallory" * 4, url="http://elsewhere:1"
+            ) as second:
+                await until(lambda: second.status.state == "refused")
+                assert "'foo' belongs to another publisher" in second.status.reason
+                assert first.status.state == "online"
+                assert [r.http for r in broker.service.broker.roots()] == ["http://here:8001"]
+
+    asyncio.run(scenario())
+
+
+def test_a_name_stays_its_owners_after_a_restart_of_the_broker(tmp_path: Path):
+    async def scenario() -> None:
+        async with broker_at(tmp_path) as broker, publishing(broker.address, Catalog()) as first:
+            await until(lambda: first.status.state == "online")
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, Catalog(), owner_id="mallory" * 4) as second,
+        ):
+            await until(lambda: second.status.state == "refused")
+            assert not broker.is_online("foo")
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_that_restarts_takes_its_place_again(tmp_path: Path):
+    async def scenario() -> None:
+        async with broker_at(tmp_path) as broker, subscribing(broker.address) as heard:
+            wire = Wire(broker.address)
+            async with wire.open() as address, publishing(address, Catalog()):
+                await until(lambda: broker.is_online("foo"))
+                wire.go_silent()
+                # Its old connection is half-open still when the new one comes, from another port.
+                async with publishing(broker.address, Catalog(epoch="next"), url="http://here:8011"):
+                    await until(lambda: [r.epoch for m in heard.of(RootsKnown) for r in m.roots][-1:] == ["next"])
+                    assert heard.roots == {"foo": True}
+                    assert [r.http for r in broker.service.broker.roots()] == ["http://here:8011"]
+
+    asyncio.run(scenario())
+
+
+def test_silence_of_a_publisher_shows_within_two_heartbeats(tmp_path: Path):
+    async def scenario() -> None:
+        wire_heartbeat_s = 0.5
+        async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker, subscribing(broker.address) as heard:
+            wire = Wire(broker.address)
+            catalog = Catalog()
+            async with wire.open() as address, publishing(address, catalog) as link:
+                await until(lambda: heard.roots == {"foo": True})
+                wire.go_silent()
+                silent_at = time.monotonic()
+                await until(lambda: heard.roots == {"foo": False})
+                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + 0.3
+                await until(lambda: link.status.state == "connecting")
+                wire.heal()
+                healed_at = time.monotonic()
+                await until(lambda: heard.roots == {"foo": True})
+                assert time.monotonic() - healed_at < wire_heartbeat_s + 0.5
+
+    asyncio.run(scenario())
+
+
+def test_silence_of_the_broker_shows_within_two_heartbeats(tmp_path: Path):
+    async def scenario() -> None:
+        wire_heartbeat_s = 0.5
+        async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker:
+            wire = Wire(broker.address)
+            async with wire.open() as address, subscribing(address) as heard:
+                await until(lambda: heard.of(RootsKnown))
+                wire.go_silent()
+                silent_at = time.monotonic()
+                await until(lambda: heard.of(BrokerLost))
+                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + 0.3
+                assert not heard.link.is_online
+                wire.heal()
+                await until(lambda: heard.link.is_online, wire_heartbeat_s + 0.5)
+
+    asyncio.run(scenario())
+
+
+def test_quiet_roots_are_told_by_heartbeats(tmp_path: Path):
+    async def scenario() -> None:
+        catalog = Catalog()
+        catalog.cursor = Cursor("life", 41)
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, catalog),
+            subscribing(broker.address, {"foo"}) as heard,
+        ):
+            await until(lambda: len(heard.of(EventBatch)) >= 4)
+            assert set(heard.seqs) == {41}
+            assert heard.paths == []
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_that_lost_its_events_tells_where_it_is(tmp_path: Path):
+    async def scenario() -> None:
+        catalog = Catalog()
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, catalog),
+            subscribing(broker.address, {"foo"}) as heard,
+        ):
+            await until(lambda: heard.of(EventBatch))
+            catalog.lose_events = True
+            catalog.put("never told")
+            await until(lambda: heard.seqs[-1] == 1)
+            assert heard.paths == []
+
+    asyncio.run(scenario())
+
+
+def test_a_change_too_large_to_be_told_is_told_by_its_number(tmp_path: Path):
+    async def scenario() -> None:
+        catalog = Catalog()
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, catalog),
+            subscribing(broker.address, {"foo"}) as heard,
+        ):
+            await until(lambda: heard.of(EventBatch))
+            events = tuple(Event("delete", f"{n}.b2nd") for n in range(5000))
+            catalog.batches.append(EventBatch("foo", "life", 1, 1, events))
+            catalog.cursor = Cursor("life", 1)
+            await until(lambda: heard.seqs[-1] == 1)
+            batch = heard.of(EventBatch)[-1]
+            assert batch.events == ()
+            assert not batch.follows(Cursor("life", 0))
+
+    asyncio.run(scenario())
+
+
+def test_a_subscriber_that_does_not_read_is_told_to_list_again(tmp_path: Path):
+    async def scenario() -> None:
+        catalog = Catalog()
+        async with broker_at(tmp_path, heartbeat_s=5) as broker:
+            wire = Wire(broker.address)
+            async with (
+                publishing(broker.address, catalog) as link,
+                wire.open() as address,
+                subscribing(address, {"foo"}) as heard,
+            ):
+                await until(lambda: heard.of(EventBatch) and link.status.state == "online")
+                wire.go_silent()
+                (listener,) = [c for c in broker.service.broker._connections.values() if c.is_listener]
+                number = 0
+                while not listener.outbox._resync:
+                    for _ in range(20):
+                        number += 1
+                        catalog.put(f"{number}" + "x" * 4000)
+                    await until(lambda: broker.service.broker.roots()[0].seq == number)
+                    assert listener.outbox._nchars <= 4 * 1024 * 1024
+                wire.heal()
+                await until(lambda: heard.resyncs == ["foo"])
+                catalog.put("last")
+                await until(lambda: heard.paths[-1:] == ["last"])
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_cannot_speak_for_another_root(tmp_path: Path):
+    async def scenario() -> None:
+        liar = Catalog("bar")
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, Catalog("foo")),
+            publishing(broker.address, liar, owner_id="mallory" * 4) as link,
+            subscribing(broker.address, {"foo", "bar"}) as heard,
+        ):
+            await until(lambda: link.status.state == "online")
+            liar.batches.append(EventBatch("foo", "life", 9, 9, (Event("delete", "all of it"),)))
+            await until(lambda: "only events of root 'bar'" in link.status.reason)
+            assert heard.paths == []
+
+    asyncio.run(scenario())
+
+
+def test_links_work_over_a_unix_socket(tmp_path: Path):
+    async def scenario() -> None:
+        address = Address(socket_path=str(tmp_path / "bro.sock"))
+        async with (
+            broker_at(tmp_path, address) as broker,
+            publishing(broker.address, Catalog()),
+            subscribing(broker.address) as heard,
+        ):
+            await until(lambda: heard.roots == {"foo": True})
+
+    asyncio.run(scenario())
+
+
+def test_tokens_open_what_they_are_for(tmp_path: Path):
+    network = NetworkConfig(publish_token="publish-it", read_token="read-it")
+
+    async def scenario() -> None:
+        async with (
+            broker_at(tmp_path, network=network) as broker,
+            publishing(broker.address, Catalog(), network=network),
+            subscribing(broker.address, network=network) as heard,
+            publishing(broker.address, Catalog("bar"), network=NetworkConfig(publish_token="read-it")) as reader,
+            publishing(broker.address, Catalog("baz"), network=NetworkConfig(publish_token="forged")) as forger,
+            subscribing(broker.address, network=NetworkConfig()) as stranger,
+        ):
+            await until(lambda: heard.roots == {"foo": True})
+            await until(lambda: reader.status.state == forger.status.state == "refused" and stranger.losses)
+            assert "wants another network token: set CATERVA2_NETWORK_TOKEN" in forger.status.reason
+            assert "403" in reader.status.reason
+            assert "forged" not in forger.status.reason
+            assert stranger.of(RootsKnown) == []
+            assert [r.name for r in broker.service.broker.roots()] == ["foo"]
+
+    asyncio.run(scenario())
+
+
+def test_a_state_file_that_is_damaged_is_set_aside(tmp_path: Path):
+    (tmp_path / "db.json").write_text('{"roots": {"foo"')
+
+    async def scenario() -> None:
+        async with broker_at(tmp_path) as broker, publishing(broker.address, Catalog()):
+            await until(lambda: broker.is_online("foo"))
+
+    asyncio.run(scenario())
+    assert (tmp_path / "db.json.corrupt").exists()
+    assert json.loads((tmp_path / "db.json").read_text())["roots"]["foo"]["http"] == "here:8001"
