@@ -1,5 +1,121 @@
-"""On-demand access to remote Blosc2, HDF5 and netCDF4 arrays."""
+"""On-demand access to remote Blosc2, HDF5 and netCDF4 arrays.
+
+    import caterva2_jupyter as cat2
+
+    client = cat2.connect()
+    array = client["foo/dir2/ds-4d.b2nd"]
+    array[1, 2, 3]
+
+The names below are the public API. They are loaded when they are first used: importing this package
+costs next to nothing, and neither the client nor an import of it loads Tornado or h5py.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client.client import Client, connect, open_address
+    from .client.group import Group, UnsupportedDataset
+    from .client.remote_array import RemoteArray
+    from .client.remote_dataset import Freshness
+    from .client.remote_file import RemoteFile
+    from .client.service import RootStatus
+    from .errors import (
+        AccessDeniedError,
+        AuthenticationError,
+        Caterva2Error,
+        ConfigError,
+        ConflictError,
+        DatasetChangedError,
+        DatasetNotFoundError,
+        DeadlineError,
+        IntegrityError,
+        InvalidPathError,
+        NotCachedError,
+        NotFoundError,
+        RequestError,
+        ResyncError,
+        RootNotFoundError,
+        RootTakenError,
+        SelectionError,
+        SourceUnavailableError,
+        TooLargeError,
+        TooManyRequestsError,
+        UnsupportedDatasetError,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AuthenticationError",
+    "Caterva2Error",
+    "Client",
+    "ConfigError",
+    "ConflictError",
+    "DatasetChangedError",
+    "DatasetNotFoundError",
+    "DeadlineError",
+    "Freshness",
+    "Group",
+    "IntegrityError",
+    "InvalidPathError",
+    "NotCachedError",
+    "NotFoundError",
+    "RemoteArray",
+    "RemoteFile",
+    "RequestError",
+    "ResyncError",
+    "RootNotFoundError",
+    "RootStatus",
+    "RootTakenError",
+    "SelectionError",
+    "SourceUnavailableError",
+    "TooLargeError",
+    "TooManyRequestsError",
+    "UnsupportedDataset",
+    "UnsupportedDatasetError",
+    "__version__",
+    "connect",
+    "open_address",
+]
+
+_CLIENT_MODULES = {
+    "Client": "client",
+    "connect": "client",
+    "open_address": "client",
+    "Group": "group",
+    "UnsupportedDataset": "group",
+    "RemoteArray": "remote_array",
+    "Freshness": "remote_dataset",
+    "RemoteFile": "remote_file",
+    "RootStatus": "service",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLIENT_MODULES:
+        value = getattr(import_module(f".client.{_CLIENT_MODULES[name]}", __name__), name)
+    elif name in __all__:
+        value = getattr(import_module(".errors", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """What Jupyter asks for when it loads the server extension; only then is it imported."""
+    try:
+        extension = import_module(".subscriber.extension", __name__)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the Jupyter extension of caterva2-jupyter needs {error.name}: pip install 'caterva2-jupyter[lab]'"
+        ) from error
+    return [{"module": extension.__name__, "app": extension.SubscriberExtension}]

@@ -210,6 +210,7 @@ class ClientConfig:
     token: str = field(repr=False)
     username: str
     password: str = field(repr=False)
+    tls_ca: str = ""
 
 
 def parse_nbytes(text: str | int | float) -> int:
@@ -442,6 +443,7 @@ class Config:
             token=get("token", token),
             username=get("username", username),
             password=get("password", password),
+            tls_ca=str(self._get("network", "tls_ca", "", None) or ""),
         )
 
 

@@ -1,0 +1,288 @@
+"""``connect`` and ``Client``: where everything starts for users of the library and of the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from ..core.catalog import CatalogQuery
+from ..core.metadata import Entry
+from ..errors import AccessDeniedError, NotFoundError, RootNotFoundError
+from .address import DatasetAddress, parse_address
+from .discovery import find_service
+from .group import Group, RemoteObject, open_entry, open_path
+from .progress import Progress
+from .service import RootStatus, Service
+from .session import DEFAULT_MAX_NBYTES, Session
+from .transport import Timeouts, Transport
+
+__all__ = ["Client", "connect", "open_address"]
+
+
+def connect(
+    url: str | None = None,
+    *,
+    token: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    max_nbytes: int = DEFAULT_MAX_NBYTES,
+    connect_timeout_s: float = 5.0,
+    progress_timeout_s: float = 60.0,
+    tls_ca: str | None = None,
+) -> Client:
+    """A client of a subscriber (or of one publisher). No request is made yet.
+
+    Parameters
+    ----------
+    url : str, optional
+        Base URL, such as ``http://localhost:8002``, ``unix:/path/to/socket`` or the URL that Jupyter printed.
+        Without it: ``CATERVA2_URL``; the Jupyter server that the kernel belongs to; ``caterva2.toml``;
+        ``http://localhost:8002``.
+    token : str, optional
+        Token for it; by default the one that was found along with the address, which is given to no other.
+    username, password : str, optional
+        Of a user, where the subscriber has users.
+    max_nbytes : int
+        Decoded bytes above which ``numpy.asarray(array)`` and ``file.read()`` refuse; 1 GiB by default.
+    connect_timeout_s, progress_timeout_s : float
+        Seconds until a connection stands; longest silence in an answer.
+    tls_ca : str, optional
+        File with certificates to trust besides the system's.
+
+    Returns
+    -------
+    Client
+
+    Raises
+    ------
+    ConfigError
+        When the address, or what was found in its place, cannot be used.
+
+    Examples
+    --------
+    >>> client = connect("http://localhost:8002")
+    >>> client
+    <Client http://localhost:8002>
+    """
+    found = find_service(url, token, username, password)
+    timeouts = Timeouts(connect_timeout_s, progress_timeout_s)
+    transport = Transport(found.url, found.credentials, timeouts, found.tls_ca if tls_ca is None else tls_ca)
+    return Client(Session(Service(transport), max_nbytes))
+
+
+def open_address(address: str) -> RemoteObject:
+    """Open a dataset or group by its address alone.
+
+    Parameters
+    ----------
+    address : str
+        ``cat2://ROOT/PATH`` (the service is found as by ``connect()``), ``cat2http(s)://HOST/BASE/-/ROOT/PATH``,
+        or ``ROOT/PATH``.
+
+    Returns
+    -------
+    Group, RemoteArray, RemoteFile or UnsupportedDataset
+
+    Raises
+    ------
+    InvalidPathError, RootNotFoundError, DatasetNotFoundError, SourceUnavailableError
+    """
+    parsed = parse_address(address)
+    client = connect(parsed.url or None)
+    return client[f"{parsed.root}/{parsed.path}".rstrip("/")]
+
+
+class Client:
+    """What a service offers: roots, and all that is in them. Made by ``connect``.
+
+    ``client["foo"]`` is the root ``foo`` as a `Group` (followed on demand), ``client["foo/dir/x"]`` what is at
+    that path. Use it in a ``with`` block, or ``close()`` it, to let its connections go; it works again after.
+    It may be shared by threads, used after a fork, and pickled (without credentials, which are found again).
+
+    Examples
+    --------
+    >>> import caterva2_jupyter as cat2
+    >>> with cat2.connect("http://localhost:8002") as client:      # doctest: +SKIP
+    ...     client["foo/ds-1d.b2nd"][:3]
+    array([0, 1, 2])
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __reduce__(self) -> tuple[type[Client], tuple[Session]]:
+        return Client, (self._session,)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and let worker threads go."""
+        self._session.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self._session.service.url}>"
+
+    @property
+    def url_base(self) -> str:
+        """Base URL of the service."""
+        return self._session.service.url
+
+    @property
+    def roots(self) -> Mapping[str, RootStatus]:
+        """Every root that the service knows, by name, with its status now.
+
+        Raises
+        ------
+        SourceUnavailableError, DeadlineError, AuthenticationError
+        """
+        return self._session.service.roots()
+
+    def health(self) -> Mapping[str, Any]:
+        """What the service says of itself; needs no credentials."""
+        return self._session.service.health()
+
+    def __getitem__(self, address: str) -> RemoteObject:
+        """Open a root, group or dataset.
+
+        Parameters
+        ----------
+        address : str
+            ``ROOT`` or ``ROOT/PATH``; the suffix ``.b2nd`` may be left out.
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile or UnsupportedDataset
+
+        Raises
+        ------
+        RootNotFoundError, DatasetNotFoundError, InvalidPathError
+        """
+        root, path = self._split(address)
+        if not path:
+            return self._root(root)
+        return open_path(self._session, root, path)
+
+    def _root(self, root: str) -> Group:
+        try:
+            entry = self._session.service.entry(root, "")
+        except RootNotFoundError:
+            raise
+        except NotFoundError:
+            # A root that has no entry of its own: it is there if it can be listed.
+            self._session.service.page(root, CatalogQuery(depth=1, limit=1))
+            entry = Entry("", "group")
+        opened = open_entry(self._session, root, entry)
+        return opened if isinstance(opened, Group) else Group(self._session, root, Entry("", "group"))
+
+    def _split(self, address: str) -> tuple[str, str]:
+        parsed = parse_address(address)
+        if parsed.url and parsed.url != self.url_base:
+            raise AccessDeniedError(f"{address} is of another service than {self.url_base}: use open_address()")
+        return parsed.root, parsed.path
+
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, str):
+            return False
+        try:
+            root, path = self._split(address)
+            return self._session.service.exists(root, path) if path else root in self.roots
+        except NotFoundError:
+            return False
+
+    def follow(self, root: str) -> None:
+        """Have the subscriber follow a root: keep its catalog and hear of changes.
+
+        Raises
+        ------
+        RootNotFoundError
+        """
+        self._session.service.follow(DatasetAddress("", *self._split(root)).root)
+
+    def unfollow(self, root: str) -> None:
+        """Have the subscriber stop following a root."""
+        self._session.service.unfollow(DatasetAddress("", *self._split(root)).root)
+
+    def announce(self, address: str) -> None:
+        """Have a root's publisher look now whether something changed at a path.
+
+        Parameters
+        ----------
+        address : str
+            ``ROOT/PATH`` of a file or directory.
+        """
+        self._session.service.announce(*self._split(address))
+
+    def entry(self, address: str) -> Entry:
+        """The catalog entry of a dataset or group, with all its attributes.
+
+        Raises
+        ------
+        RootNotFoundError, DatasetNotFoundError
+        """
+        return self._session.service.entry(*self._split(address))
+
+    def metadata(self, address: str) -> dict[str, Any]:
+        """The same as the JSON that the service sent."""
+        return self._session.service.entry_json(*self._split(address))
+
+    def entries(self, address: str, *, depth: int = 0, q: str = "") -> Iterator[Entry]:
+        """Catalog entries below a root or group, ascending by path.
+
+        Parameters
+        ----------
+        address : str
+        depth : int
+            Levels below it; 1 are direct children, 0 is no limit.
+        q : str
+            Words that all have to hold, see ``core.catalog.parse_filter``.
+
+        Raises
+        ------
+        RootNotFoundError, DatasetNotFoundError
+        """
+        root, path = self._split(address)
+        return self._session.service.entries(root, CatalogQuery(under=path, depth=depth, q=q))
+
+    def download(
+        self, address: str, path: str | os.PathLike[str] | None = None, progress: Progress | None = None
+    ) -> Path:
+        """Write a dataset to a local file; see ``RemoteArray.download``.
+
+        Examples
+        --------
+        >>> client.download("foo/dir2/ds-4d.b2nd", "copy.b2nd")     # doctest: +SKIP
+        PosixPath('copy.b2nd')
+        """
+        return self[address].download(path, progress)
+
+    def url(self, address: str) -> str:
+        """URL at which a browser, or a program that speaks the older protocol, gets a dataset.
+
+        Examples
+        --------
+        >>> connect("http://localhost:8002").url("foo/a b.txt")
+        'http://localhost:8002/api/fetch/foo/a%20b.txt'
+        """
+        root, path = self._split(address)
+        return f"{self.url_base}/api/fetch/{quote(f'{root}/{path}', safe='/@')}"
+
+    def address(self, address: str) -> str:
+        """The address of a dataset that names this service too, for ``open_address``."""
+        return str(DatasetAddress(self.url_base, *self._split(address)))
+
+    def _repr_html_(self) -> str:
+        """The roots, for notebooks; every text in it is escaped."""
+        from .representation import html_table
+
+        rows = {name: str(status).removeprefix(name).strip(" ()") or "known" for name, status in self.roots.items()}
+        return html_table(repr(self)[1:-1], rows)

@@ -1,0 +1,222 @@
+"""A dataset as a local file: the stored one, byte for byte, or a native ``.b2nd`` made from its chunks.
+
+Everything is written beside its goal and renamed into place when it is complete: a broken download leaves
+nothing behind. It decides no names but the default one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.attributes import decode_attrs
+from ..core.dtypes import is_vlen
+from ..core.metadata import Entry, Geometry
+from ..core.paths import name as last_name
+from ..core.selection import AxisRange, Selection
+from ..errors import (
+    IntegrityError,
+    SourceUnavailableError,
+    TooLargeError,
+    UnsupportedDatasetError,
+)
+from .progress import Progress
+from .reader import changed
+from .session import Session
+
+__all__ = ["download"]
+
+SLAB_NBYTES = 64 << 20
+MAX_STRINGS_NBYTES = 1 << 30
+
+
+def download(
+    session: Session,
+    root: str,
+    entry: Entry,
+    path: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a dataset to a local file; see ``RemoteDataset.download``."""
+    goal = _goal(entry, path)
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    with _in_place(goal) as temporary:
+        try:
+            _copy_stored(session, root, entry, temporary, progress)
+        except (UnsupportedDatasetError, SourceUnavailableError) as error:
+            # Not a file of its own, or its publisher is away: the blocks may be there all the same.
+            if entry.geometry is None:
+                raise
+            if entry.kind == "file" and isinstance(error, SourceUnavailableError):
+                _write_bytes(session, root, entry, temporary, progress)
+            else:
+                _write_array(session, root, entry, entry.geometry, temporary, progress)
+    return goal
+
+
+def _goal(entry: Entry, path: str | os.PathLike[str] | None) -> Path:
+    name = last_name(entry.path)
+    if path is None:
+        return Path(name)
+    goal = Path(path)
+    return goal / name if goal.is_dir() or str(path).endswith(("/", os.sep)) else goal
+
+
+@contextmanager
+def _in_place(goal: Path) -> Iterator[Path]:
+    """A temporary name beside ``goal`` that becomes it when all went well."""
+    temporary = goal.with_name(f".{goal.name[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, goal)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_stored(session: Session, root: str, entry: Entry, goal: Path, progress: Progress | None) -> None:
+    """Copy the stored bytes, going on where a broken connection ended."""
+    done, total = 0, 0
+    retries = session.service.transport.timeouts.retries
+    with goal.open("wb") as sink:
+        while True:
+            start = done
+            try:
+                with session.service.file(root, entry.path, start, entry.version) as answer:
+                    _check_version(root, entry, answer.headers)
+                    total = start + int(answer.headers.get("Content-Length", "0") or 0)
+                    for part in answer.parts():
+                        sink.write(part)
+                        done += len(part)
+                        if progress is not None:
+                            progress(done, total)
+            except SourceUnavailableError:
+                if done == start or retries <= 0:
+                    raise
+                retries -= 1
+                continue
+            if total and done != total:
+                raise IntegrityError(f"{root}/{entry.path}: {done} bytes came, {total} were announced")
+            break
+    if progress is not None:
+        progress(done, total or done)
+
+
+def _check_version(root: str, entry: Entry, headers: Mapping[str, str]) -> None:
+    tag = headers.get("ETag", "").removeprefix("W/").strip('"')
+    if tag and entry.version and tag != entry.version:
+        raise changed(root, entry)
+
+
+def _write_bytes(session: Session, root: str, entry: Entry, goal: Path, progress: Progress | None) -> None:
+    """A plain file from its blocks."""
+    with goal.open("wb") as sink:
+        for _, slab in _slabs(session, root, entry, progress):
+            sink.write(slab.tobytes())
+
+
+def _slabs(
+    session: Session, root: str, entry: Entry, progress: Progress | None
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray[Any, np.dtype[Any]]]]:
+    """The array in boxes of whole chunks, each with its place."""
+    geometry = entry.geometry
+    assert geometry is not None
+    done = 0
+    for box in _boxes(geometry):
+        out = session.reader.read(root, entry, Selection(box))
+        yield tuple(slice(a.start, a.stop) for a in box), out
+        done += out.size * geometry.itemsize
+        if progress is not None:
+            progress(done, geometry.nbytes)
+
+
+def _boxes(geometry: Geometry) -> Iterator[tuple[AxisRange, ...]]:
+    """Boxes that are whole chunks, some along the last axes together, in C order."""
+    if 0 in geometry.shape:
+        return
+    counts, nbytes = [1] * geometry.ndim, max(1, math.prod(geometry.chunks) * max(geometry.itemsize, 1))
+    for axis in range(geometry.ndim - 1, -1, -1):
+        fit = max(1, min(geometry.grid[axis], SLAB_NBYTES // nbytes))
+        counts[axis], nbytes = fit, nbytes * fit
+        if fit < geometry.grid[axis]:
+            break
+    steps = [c * n for c, n in zip(geometry.chunks, counts, strict=True)]
+    numbers = [range(0, n, s) for n, s in zip(geometry.shape, steps, strict=True)]
+    for index in np.ndindex(*[len(n) for n in numbers]):
+        starts = [n[i] for n, i in zip(numbers, index, strict=True)]
+        yield tuple(AxisRange(a, min(a + s, n)) for a, s, n in zip(starts, steps, geometry.shape, strict=True))
+
+
+def _write_array(
+    session: Session, root: str, entry: Entry, geometry: Geometry, goal: Path, progress: Progress | None
+) -> None:
+    """A native ``.b2nd``: same shape and chunks, compressed again (ZSTD with shuffle), attributes as vlmeta."""
+    import blosc2
+
+    attrs = decode_attrs(session.complete(root, entry).attrs)
+    named = goal.with_suffix(".b2nd")  # blosc2 tells what a file is by its name
+    if is_vlen(geometry.dtype):
+        strings = _fixed_width(session, root, entry, geometry, progress)
+        array = blosc2.asarray(strings, urlpath=str(named), mode="w")
+    else:
+        array = blosc2.empty(
+            geometry.shape,
+            dtype=geometry.dtype,
+            urlpath=str(named),
+            mode="w",
+            cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1),
+            **_partitions(geometry),
+        )
+        for place, slab in _slabs(session, root, entry, progress):
+            array[place] = slab
+    try:
+        for key, value in attrs.items():
+            _set_vlmeta(array.schunk.vlmeta, key, value)
+        if entry.dims is not None and "dims" not in attrs:
+            array.schunk.vlmeta["dims"] = list(entry.dims)
+        del array
+        os.replace(named, goal)
+    finally:
+        named.unlink(missing_ok=True)
+
+
+def _partitions(geometry: Geometry) -> dict[str, tuple[int, ...]]:
+    """Chunk and block shapes of the file: those of the dataset where a ``.b2nd`` can have them."""
+    if geometry.ndim == 0 or 0 in geometry.shape:
+        return {}
+    chunks = tuple(min(c, n) for c, n in zip(geometry.chunks, geometry.shape, strict=True))
+    if geometry.layout == "flat":
+        return {"chunks": chunks}
+    return {"chunks": chunks, "blocks": tuple(min(b, c) for b, c in zip(geometry.blocks, chunks, strict=True))}
+
+
+def _fixed_width(
+    session: Session, root: str, entry: Entry, geometry: Geometry, progress: Progress | None
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Strings of variable length as ``<U``: a ``.b2nd`` has no other form for them."""
+    strings = session.reader.read(root, entry, Selection.whole(geometry.shape), progress)
+    width = max((len(s) for s in strings.ravel().tolist()), default=0)
+    if strings.size * width * 4 > MAX_STRINGS_NBYTES:
+        raise TooLargeError(
+            f"{root}/{entry.path}: {strings.size} strings of up to {width} characters do not fit a .b2nd of 1 GiB; "
+            "download the HDF5 file that holds them"
+        )
+    return strings.astype(f"<U{max(width, 1)}")
+
+
+def _set_vlmeta(vlmeta: Any, key: str, value: object) -> None:
+    """Keep an attribute, in the nearest form that vlmeta can hold."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, np.ndarray):
+        value = value.tolist()
+    try:
+        vlmeta[key] = value
+    except (TypeError, ValueError, OverflowError):
+        vlmeta[key] = repr(value)

@@ -1,0 +1,307 @@
+"""``Group``: a root or directory as a mapping of its direct children; what opening a path gives.
+
+It lists and opens; data is read by the arrays and files that come out of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from ..core.attributes import decode_attrs
+from ..core.catalog import CatalogQuery
+from ..core.metadata import Entry
+from ..core.paths import join, matches, parse_path
+from ..core.paths import name as last_name
+from ..errors import DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
+from .address import DatasetAddress
+from .download import download
+from .progress import Progress
+from .remote_array import RemoteArray
+from .remote_file import RemoteFile
+from .representation import format_nbytes, html_table, plain
+from .session import Session
+
+__all__ = ["Group", "RemoteObject", "UnsupportedDataset", "open_entry"]
+
+SHOWN_CHILDREN = 40
+
+
+class UnsupportedDataset:
+    """Something that is listed but cannot be read: it says why, and raises when it is read.
+
+    Attributes
+    ----------
+    entry : Entry
+    """
+
+    def __init__(self, session: Session, root: str, entry: Entry) -> None:
+        self._session = session
+        self._root = root
+        self.entry = entry
+
+    @property
+    def path(self) -> str:
+        """Path in its root."""
+        return self.entry.path
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be read."""
+        if self.entry.kind == "link":
+            target = f" to {self.entry.target!r}" if self.entry.target else ""
+            return f"a link{target} that is not followed" + (f": {self.entry.reason}" if self.entry.reason else "")
+        return self.entry.reason or "no reason is given"
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes by name."""
+        return MappingProxyType(decode_attrs(self._session.complete(self._root, self.entry).attrs))
+
+    def _refuse(self) -> NoReturn:
+        raise UnsupportedDatasetError(f"{self._root}/{self.path} cannot be read: {self.reason}")
+
+    def __getitem__(self, key: object) -> NoReturn:
+        """Raise `UnsupportedDatasetError` with the reason."""
+        self._refuse()
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
+        self._refuse()
+
+    def download(self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+        """Write the stored file to a local one, where it is a file of its own.
+
+        Raises
+        ------
+        UnsupportedDatasetError
+        """
+        return download(self._session, self._root, self.entry, path, progress)
+
+    def __repr__(self) -> str:
+        return f"<UnsupportedDataset {plain(f'{self._root}/{self.path}')}: {plain(self.reason)}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"UnsupportedDataset {self._root}/{self.path}", {"reason": self.reason})
+
+
+class Group(Mapping[str, "RemoteObject"]):
+    """A root, a directory, a group of an HDF5 file, or that file itself: a mapping of its direct children.
+
+    Keys are names, with their suffix; ``group["dir/x"]`` reaches below, and ``.b2nd`` may be left out when
+    asking. Listings are asked for anew each time.
+
+    Examples
+    --------
+    >>> root = caterva2_jupyter.connect()["foo"]       # doctest: +SKIP
+    >>> sorted(root)                                   # doctest: +SKIP
+    ['README.md', 'dir1', 'dir2', 'ds-1d.b2nd']
+    >>> list(root.glob("**/*.b2nd"))                   # doctest: +SKIP
+    ['dir1/ds-2d.b2nd', 'dir1/ds-3d.b2nd', 'dir2/ds-4d.b2nd', 'ds-1d.b2nd']
+    """
+
+    def __init__(self, session: Session, root: str, entry: Entry) -> None:
+        self._session = session
+        self._root = root
+        self._entry = entry
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_entry_json, (self._session, self._root, {"path": self.path, "kind": "group", "attrs_inline": False})
+
+    @property
+    def root(self) -> str:
+        """Name of its root."""
+        return self._root
+
+    @property
+    def path(self) -> str:
+        """Path in its root; empty for the root itself."""
+        return self._entry.path
+
+    @property
+    def name(self) -> str:
+        """Last segment of the path, or the root's name."""
+        return last_name(self.path) or self._root
+
+    @property
+    def address(self) -> str:
+        """Address that names the service too."""
+        return str(DatasetAddress(self._session.service.url, self._root, self.path))
+
+    @property
+    def entry(self) -> Entry:
+        """The catalog entry behind it."""
+        return self._entry
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes by name, read-only."""
+        return self._attrs
+
+    @cached_property
+    def _attrs(self) -> Mapping[str, Any]:
+        return MappingProxyType(decode_attrs(self._session.complete(self._root, self._entry).attrs))
+
+    def entries(self, depth: int = 0, q: str = "") -> Iterator[Entry]:
+        """Catalog entries below, ascending by path, attributes inline where they are small.
+
+        Parameters
+        ----------
+        depth : int
+            Levels below this group; 1 are its children, 0 is no limit.
+        q : str
+            A filter, see ``core.catalog.parse_filter``.
+        """
+        return self._session.service.entries(self._root, CatalogQuery(under=self.path, depth=depth, q=q))
+
+    def __getitem__(self, path: str) -> RemoteObject:
+        """Open what is at a path below this group.
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile or UnsupportedDataset
+
+        Raises
+        ------
+        DatasetNotFoundError, InvalidPathError
+            Also a KeyError, as of any mapping.
+        """
+        return open_path(self._session, self._root, join(self.path, self._relative(path)))
+
+    def _relative(self, path: str) -> str:
+        relative = parse_path(path)
+        if not relative:
+            raise InvalidPathError(f"not a path below {self._root}/{self.path}: {path!r}")
+        return relative
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str):
+            return False
+        try:
+            return self._session.service.exists(self._root, join(self.path, self._relative(path)))
+        except InvalidPathError:
+            return False
+
+    def _names(self, entries: Iterator[Entry]) -> Iterator[str]:
+        skip = len(self.path) + 1 if self.path else 0
+        return (e.path[skip:] for e in entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._names(self.entries(depth=1))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.entries(depth=1))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def items(self) -> ItemsView[str, RemoteObject]:
+        """Names and what they stand for, by one listing."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[RemoteObject]:
+        """What the names stand for, by one listing."""
+        return _Values(self)
+
+    def walk(self) -> Iterator[str]:
+        """The path of every dataset below, relative to this group, ascending; groups are left out."""
+        return self._names(e for e in self.entries() if e.kind != "group")
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """The paths below, relative to this group, that match; groups too.
+
+        Parameters
+        ----------
+        pattern : str
+            ``*`` stays within a name, ``**`` crosses levels.
+        """
+        depth = 0 if "**" in pattern else pattern.count("/") + 1
+        return (p for p in self._names(self.entries(depth=depth)) if matches(p, pattern))
+
+    def download(self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+        """Write the file that this group is the content of (an HDF5 file in a directory).
+
+        Raises
+        ------
+        UnsupportedDatasetError
+            For a directory.
+        """
+        if not self._entry.version:
+            raise UnsupportedDatasetError(f"{self._root}/{self.path} is a directory: download its datasets one by one")
+        return download(self._session, self._root, self._entry, path, progress)
+
+    def __repr__(self) -> str:
+        return f"<Group {plain(f'{self._root}/{self.path}'.rstrip('/'))}>"
+
+    def _repr_html_(self) -> str:
+        """A table of the children, for notebooks; every text in it is escaped."""
+        listed = self._session.service.page(self._root, CatalogQuery(under=self.path, depth=1, limit=SHOWN_CHILDREN))
+        facts = {}
+        for entry in listed.entries():
+            facts[last_name(entry.path)] = _summary(entry)
+        if listed.next is not None:
+            facts["…"] = "more"
+        return html_table(repr(self)[1:-1], facts, self.attrs if self._entry.attrs_inline else {})
+
+
+class _Items(ItemsView[str, "RemoteObject"]):
+    def __init__(self, group: Group) -> None:
+        super().__init__(group)
+        self._group = group
+
+    def __iter__(self) -> Iterator[tuple[str, RemoteObject]]:
+        group = self._group
+        for entry in group.entries(depth=1):
+            yield last_name(entry.path), open_entry(group._session, group.root, entry)
+
+
+class _Values(ValuesView["RemoteObject"]):
+    def __init__(self, group: Group) -> None:
+        super().__init__(group)
+        self._group = group
+
+    def __iter__(self) -> Iterator[RemoteObject]:
+        return (value for _, value in _Items(self._group))
+
+
+RemoteObject = Group | RemoteArray | RemoteFile | UnsupportedDataset
+
+
+def _summary(entry: Entry) -> str:
+    if entry.geometry is not None and entry.kind == "array":
+        return f"array {entry.geometry.shape} {entry.geometry.dtype}"
+    if entry.geometry is not None:
+        return f"file, {format_nbytes(entry.nbytes)}"
+    return entry.kind + (f": {entry.reason}" if entry.reason else "")
+
+
+def open_entry(session: Session, root: str, entry: Entry) -> RemoteObject:
+    """The object that an entry of a listing stands for; no request."""
+    if entry.kind == "group":
+        return Group(session, root, entry)
+    if entry.kind == "array":
+        return RemoteArray(session, root, entry)
+    if entry.kind == "file":
+        return RemoteFile(session, root, entry)
+    return UnsupportedDataset(session, root, entry)
+
+
+def open_entry_json(session: Session, root: str, form: Mapping[str, Any]) -> RemoteObject:
+    """As ``open_entry``, from JSON (of a pickle)."""
+    return open_entry(session, root, Entry.from_json(form))
+
+
+def open_path(session: Session, root: str, path: str) -> RemoteObject:
+    """Open what is at a path, by one request."""
+    try:
+        entry = session.service.entry(root, path)
+    except DatasetNotFoundError as error:
+        raise _MissingError(str(error)) from None
+    return open_entry(session, root, entry)
+
+
+class _MissingError(DatasetNotFoundError, KeyError):
+    """A dataset that a mapping has not: ``Mapping.get`` catches KeyError."""

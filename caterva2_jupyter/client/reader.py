@@ -1,0 +1,294 @@
+"""Reads of a selection: one request, or several at once for a large one; every block accounted for.
+
+``plan_windows`` decides, from predicted bytes; ``Reader`` acts: requests, parses, decodes, and asks again for
+what did not come when a connection broke. It does not know what the user indexed with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.assembly import Assembler
+from ..core.blocks import BlockRecord
+from ..core.chunk_grid import BlockPlan, ChunkProjection
+from ..core.dtypes import is_vlen
+from ..core.metadata import Entry, Geometry
+from ..core.selection import Selection
+from ..core.wire import End, Preamble, ReadRequest, RecordParser
+from ..errors import DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
+from .progress import Progress
+from .service import Service
+
+__all__ = ["Reader", "plan_windows"]
+
+WINDOW_CBYTES = 4 << 20
+MAX_WINDOWS = 4096
+WORKERS = 4
+
+Place = Callable[[ChunkProjection, BlockRecord], None]
+
+
+def plan_windows(nblocks: int, block_cbytes: float, window_cbytes: int = WINDOW_CBYTES) -> list[tuple[int, int]]:
+    """Runs of a plan's blocks to be asked for at once.
+
+    Parameters
+    ----------
+    nblocks : int
+        Blocks in the plan.
+    block_cbytes : float
+        Compressed bytes that a block is expected to have.
+    window_cbytes : int
+        Compressed bytes that a request should bring.
+
+    Returns
+    -------
+    list of (first, stop)
+        One run when everything fits one request.
+
+    Examples
+    --------
+    >>> plan_windows(10, 1000, 4000)
+    [(0, 4), (4, 8), (8, 10)]
+    """
+    per_window = max(1, int(window_cbytes / max(block_cbytes, 1.0)), -(-nblocks // MAX_WINDOWS))
+    return [(first, min(first + per_window, nblocks)) for first in range(0, nblocks, per_window)]
+
+
+def _block_cbytes(entry: Entry, geometry: Geometry) -> float:
+    """Compressed bytes of a block, by the ratio that the dataset has as a whole."""
+    if is_vlen(geometry.dtype):
+        return float(entry.cbytes or geometry.size * 16) / max(geometry.nchunks, 1)
+    ratio = min(entry.cbytes / geometry.nbytes, 1.0) if entry.cbytes and geometry.nbytes else 1.0
+    return geometry.block_nbytes * ratio
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a plan, and the number of its first block in the plan's order."""
+
+    first: int
+    stop: int
+
+
+class _Receiver:
+    """Checks that the records of one piece are those of its plan, in order and without gap."""
+
+    def __init__(self, plan: BlockPlan, piece: _Piece, place: Place) -> None:
+        self._projections = plan.window(piece.first, piece.stop)
+        self._place = place
+        self._current: ChunkProjection | None = None
+        self._missing: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._done = 0
+        self.begun = False
+
+    def take(self, record: BlockRecord) -> None:
+        while self._current is None or self._current.nchunk != record.nchunk:
+            self._advance(record.nchunk)
+        wanted = self._current.blocks
+        if record.is_whole:
+            self._missing[:] = False
+        else:
+            self._missing &= ~np.isin(wanted, record.ids.astype(np.int64), assume_unique=True)
+        self._place(self._current, record)
+
+    def _advance(self, nchunk: int) -> None:
+        self._check_current()
+        if self._current is not None:
+            self._done += len(self._current.blocks)
+        self._current = next(self._projections, None)
+        if self._current is None or self._current.nchunk > nchunk:
+            raise IntegrityError(f"a record of chunk {nchunk} was not asked for, or is out of order")
+        self._missing = np.ones(len(self._current.blocks), dtype=bool)
+
+    def _check_current(self) -> None:
+        if self._missing.any():
+            assert self._current is not None
+            raise IntegrityError(f"{int(self._missing.sum())} blocks of chunk {self._current.nchunk} did not come")
+
+    def finish(self) -> None:
+        """Say that the answer is at its end."""
+        self._check_current()
+        if next(self._projections, None) is not None:
+            raise IntegrityError("the answer ends before the selection does")
+
+    @property
+    def received(self) -> int:
+        """How many blocks, from the piece's first on, are there without a gap."""
+        if self._current is None:
+            return 0
+        if not self._missing.any():
+            return self._done + len(self._current.blocks)
+        return self._done + int(np.argmax(self._missing))
+
+
+class Reader:
+    """Reads selections of datasets from a service.
+
+    Parameters
+    ----------
+    service : Service
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def close(self) -> None:
+        """Let the worker threads go."""
+        pool, self._pool = self._pool, None
+        if pool is not None and pool[0] == os.getpid():
+            pool[1].shutdown(wait=False, cancel_futures=True)
+
+    def read(self, root: str, entry: Entry, selection: Selection, progress: Progress | None = None) -> npt.NDArray[Any]:
+        """The box of a selection of ``entry``'s version.
+
+        Returns
+        -------
+        ndarray, shape ``selection.shape``, dtype of the dataset
+
+        Raises
+        ------
+        DatasetChangedError
+            When that version is not served any more.
+        SourceUnavailableError, NotCachedError, DeadlineError, IntegrityError
+        """
+        geometry = entry.geometry
+        assert geometry is not None
+        assembler = Assembler(geometry, selection)
+        if selection.size:
+            self.receive(root, entry, selection, assembler.add, progress)
+        return assembler.out
+
+    def receive(
+        self, root: str, entry: Entry, selection: Selection, place: Place, progress: Progress | None = None
+    ) -> None:
+        """Give each record of a selection to ``place``, from several threads at once if it is large."""
+        geometry = entry.geometry
+        assert geometry is not None
+        plan = BlockPlan(geometry, selection)
+        nblocks = plan.nblocks
+        pieces = [_Piece(*w) for w in plan_windows(nblocks, _block_cbytes(entry, geometry))]
+        stopped = Event()
+        counted = _Counter(progress, nblocks, selection.size * geometry.itemsize)
+        if len(pieces) == 1:
+            self._fetch(root, entry, plan, pieces[0], place, stopped)
+            counted.add(nblocks)
+            return
+        pool = self._workers()
+        waiting: set[Future[int]] = set()
+        todo = iter(pieces)
+        try:
+            while True:
+                for piece in todo:
+                    waiting.add(pool.submit(self._fetch, root, entry, plan, piece, place, stopped))
+                    if len(waiting) >= WORKERS:
+                        break
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    counted.add(future.result())
+        finally:
+            # After an error or Ctrl+C nobody waits for what is on its way: it ends at its next part.
+            stopped.set()
+            for future in waiting:
+                future.cancel()
+
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():
+            self._pool = (os.getpid(), ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-read"))
+        return self._pool[1]
+
+    def _fetch(self, root: str, entry: Entry, plan: BlockPlan, piece: _Piece, place: Place, stopped: Event) -> int:
+        """Receive one piece, going on where a broken connection ended; its number of blocks."""
+        count = piece.stop - piece.first
+        retries = self.service.transport.timeouts.retries
+        whole = piece.first == 0 and piece.stop == plan.nblocks
+        while True:
+            receiver = _Receiver(plan, piece, place)
+            try:
+                self._fetch_once(root, entry, plan, piece, receiver, stopped, whole)
+            except (SourceUnavailableError, IntegrityError) as error:
+                # Before the answer began, the transport has tried again already; NotCached is an answer, not a fault.
+                if retries <= 0 or stopped.is_set() or not receiver.begun or isinstance(error, NotCachedError):
+                    raise
+                retries -= 1
+                received = receiver.received
+                if received:
+                    piece, whole = _Piece(piece.first + received, piece.stop), False
+                if piece.first == piece.stop:
+                    return count
+            else:
+                return count
+
+    def _fetch_once(
+        self,
+        root: str,
+        entry: Entry,
+        plan: BlockPlan,
+        piece: _Piece,
+        receiver: _Receiver,
+        stopped: Event,
+        whole: bool,
+    ) -> None:
+        request = ReadRequest(
+            root,
+            entry.path,
+            entry.version,
+            plan.selection.to_json(),
+            window=None if whole else (piece.first, piece.stop),
+        )
+        try:
+            answer = self.service.read(request)
+        except DatasetChangedError:
+            raise changed(root, entry) from None
+        receiver.begun = True
+        with answer:
+            try:
+                for item in _parsed(answer.parts(), stopped):
+                    if isinstance(item, Preamble):
+                        if (item.id, item.version) != (entry.id, entry.version):
+                            raise IntegrityError(f"the answer is about another dataset than {root}/{entry.path}")
+                    elif isinstance(item, BlockRecord):
+                        receiver.take(item)
+            except DatasetChangedError:
+                raise changed(root, entry) from None
+        receiver.finish()
+
+
+def _parsed(parts: Iterable[bytes], stopped: Event) -> Iterator[Preamble | BlockRecord | End]:
+    parser = RecordParser()
+    for part in parts:
+        if stopped.is_set():
+            raise SourceUnavailableError("the read was given up")
+        yield from parser.feed(part)
+    parser.close()
+
+
+def changed(root: str, entry: Entry) -> DatasetChangedError:
+    """The error for a version that is gone."""
+    return DatasetChangedError(
+        f"{root}/{entry.path} has changed since it was opened (version {entry.version}): "
+        "call refresh() on it, or open it again"
+    )
+
+
+class _Counter:
+    """Turns finished blocks into decoded bytes for a progress callback."""
+
+    def __init__(self, progress: Progress | None, nblocks: int, nbytes: int) -> None:
+        self._progress, self._nblocks, self._nbytes = progress, max(nblocks, 1), nbytes
+        self._done = 0
+
+    def add(self, nblocks: int) -> None:
+        self._done += nblocks
+        if self._progress is not None:
+            self._progress(self._nbytes * self._done // self._nblocks, self._nbytes)

@@ -1,0 +1,261 @@
+"""``RemoteArray``: indexed like a NumPy array, moves only the blocks that the index touches.
+
+The key is parsed against NumPy itself (``core.selection``), so results and errors are NumPy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.dtypes import is_vlen
+from ..core.metadata import Entry
+from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
+from ..errors import TooLargeError
+from .remote_dataset import RemoteDataset
+from .representation import format_nbytes, html_table, plain
+from .session import Session
+
+__all__ = ["OrthogonalIndex", "RemoteArray"]
+
+ITERATED_NBYTES = 16 << 20
+
+Field = str | list[str]
+
+
+class RemoteArray(RemoteDataset):
+    """An N-dimensional array of a root, read block by block as it is indexed.
+
+    ``array[key]`` equals ``numpy_array[key]`` for basic indexing: ints, slices of any step, ``...``, ``None``;
+    the same result and the same exceptions. ``array.oindex[...]`` selects by lists and masks per axis.
+    ``array["field"]`` of a structured dtype is a lazy array of that field. It is pinned to the version that it
+    had when it was opened, and safe to use from several threads, after a fork and pickled.
+
+    See Also
+    --------
+    Group : what arrays are opened from.
+
+    Examples
+    --------
+    >>> client = caterva2_jupyter.connect()                     # doctest: +SKIP
+    >>> array = client["foo/dir2/ds-4d.b2nd"]                   # doctest: +SKIP
+    >>> array.shape, array.dtype                                # doctest: +SKIP
+    ((2, 3, 4, 5), dtype('complex128'))
+    >>> array[1, 2, 3]                                          # doctest: +SKIP
+    array([115.+115.j, 116.+116.j, 117.+117.j, 118.+118.j, 119.+119.j])
+    """
+
+    # NumPy scalars and arrays leave binary operations with one of these to it: it is not an operand.
+    __array_priority__ = -1.0
+
+    def __init__(self, session: Session, root: str, entry: Entry, fields: tuple[Field, ...] = ()) -> None:
+        super().__init__(session, root, entry)
+        self._fields = fields
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, arguments = super().__reduce__()
+        return (_rebuild_field, (rebuild(*arguments), self._fields)) if self._fields else (rebuild, arguments)
+
+    def _field_dtype(self) -> np.dtype[Any]:
+        """Dtype of an item as stored, fields taken: may be a subarray."""
+        dtype = self._geometry.dtype
+        for field in self._fields:
+            dtype = _item_dtype(dtype)[field]
+        return dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis; ``()`` for a scalar."""
+        return self._geometry.shape + self._inner_shape
+
+    @property
+    def _inner_shape(self) -> tuple[int, ...]:
+        """Axes that a field of arrays adds."""
+        shape: tuple[int, ...] = ()
+        dtype = self._geometry.dtype
+        for field in self._fields:
+            dtype = _item_dtype(dtype)[field]
+            shape += dtype.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of an item, byte order included; ``object`` for strings of variable length (``str`` items)."""
+        dtype = self._geometry.dtype
+        return np.dtype(object) if is_vlen(dtype) else _item_dtype(self._field_dtype())
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk."""
+        return self._geometry.chunks + self._inner_shape
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Shape of a block, the unit that is moved; one number where blocks are runs of a chunk's items."""
+        return self._geometry.blocks
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        """Decoded bytes of the whole array."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def dims(self) -> tuple[str, ...] | None:
+        """Names of the axes; None when they have none."""
+        return self._entry.dims
+
+    @property
+    def oindex(self) -> OrthogonalIndex:
+        """Selection by items per axis: ``array.oindex[[3, 1], :, mask]``.
+
+        Equals ``a[np.ix_(...)]`` with the axes of ints dropped.
+        """
+        return OrthogonalIndex(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read a selection (NumPy's basic indexing), or take a field.
+
+        Returns
+        -------
+        ndarray, or a NumPy scalar where NumPy gives one; RemoteArray for a field
+            A new array, in memory.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As NumPy; lists, masks and arrays raise `SelectionError` (an IndexError) that names ``oindex``.
+        DatasetChangedError
+            When the dataset has changed since it was opened and the blocks are not cached.
+        SourceUnavailableError, NotCachedError, DeadlineError
+        """
+        if _is_field_key(key) and self.dtype.names is not None:
+            np.empty(0, self.dtype)[key]  # NumPy says what is wrong with it
+            return RemoteArray(self._session, self._root, self._entry, (*self._fields, key))
+        return self._read(parse_basic(key, self.shape))
+
+    def _read(self, parsed: ParsedKey) -> Any:
+        geometry = self._geometry
+        stored = Selection(parsed.selection.axes[: geometry.ndim])
+        box: Any = self._session.reader.read(self._root, self._entry, stored)
+        for field in self._fields:
+            box = box[field]
+        for number, axis in enumerate(parsed.selection.axes[geometry.ndim :], geometry.ndim):
+            taken = axis.items if isinstance(axis, AxisItems) else slice(axis.start, axis.stop, axis.step)
+            box = box[(*[slice(None)] * number, taken)]
+        return parsed.apply(box)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The whole array in memory, for NumPy functions.
+
+        Raises
+        ------
+        TooLargeError
+            When it is over the client's ``max_nbytes``.
+        ValueError
+            For ``copy=False``: it has to be read.
+        """
+        if copy is False:
+            raise ValueError("Unable to avoid copy while creating an array as requested: the data is remote")
+        limit = self._session.max_nbytes
+        if self.nbytes > limit:
+            raise TooLargeError(
+                f"{self._root}/{self.path} has {format_nbytes(self.nbytes)}, over the limit of {format_nbytes(limit)} "
+                "for reading an array whole: index it (array[...] reads everything), use download(), or "
+                "connect(max_nbytes=...)"
+            )
+        whole: npt.NDArray[Any] = np.asarray(self[...])
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        if self.size > 1:
+            raise ValueError(
+                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()"
+            )
+        return bool(self[...])
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return self._rows()
+
+    def _rows(self) -> Iterator[Any]:
+        """Items along the first axis, read some chunks of rows at a time."""
+        length, chunk = self.shape[0], self.chunks[0]
+        row_nbytes = max(1, self.nbytes // max(length, 1))
+        rows = max(1, ITERATED_NBYTES // row_nbytes)
+        rows = max(chunk, rows // chunk * chunk) if chunk * row_nbytes <= ITERATED_NBYTES else rows
+        for start in range(0, length, rows):
+            yield from self[start : start + rows]
+
+    def __repr__(self) -> str:
+        field = "".join(f"[{f!r}]" for f in self._fields)
+        where = plain(f"{self._root}/{self.path}{field}")
+        return f"<RemoteArray {where} shape={self.shape} dtype={plain(str(self.dtype))}>"
+
+    def _repr_html_(self) -> str:
+        """A table of what is known, for notebooks; asks for nothing, and every text in it is escaped."""
+        geometry = self._geometry
+        facts = {name: str(getattr(self, name)) for name in ("shape", "dtype", "chunks", "blocks")}
+        if self.dims:
+            facts["dims"] = ", ".join(self.dims)
+        stored = f", {format_nbytes(self.cbytes)} stored" if self.cbytes else ""
+        facts["size"] = f"{format_nbytes(self.nbytes)}{stored}, {geometry.nchunks} chunks"
+        facts["version"] = self.version
+        attrs = self.attrs if self._entry.attrs_inline else {}
+        return html_table(f"RemoteArray {self._root}/{self.path}", facts, attrs)
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        return (*super().__dask_tokenize__(), repr(self._fields))
+
+
+class OrthogonalIndex:
+    """Indexing of each axis by itself; made by ``RemoteArray.oindex``."""
+
+    def __init__(self, array: RemoteArray) -> None:
+        self._array = array
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read items per axis: an int, a slice, a list of ints (any order, repeats too) or a 1-d mask for each.
+
+        Raises
+        ------
+        SelectionError
+            When the key does not fit the array.
+        """
+        return self._array._read(parse_orthogonal(key, self._array.shape))
+
+    def __repr__(self) -> str:
+        return f"<oindex of {self._array!r}>"
+
+
+def _is_field_key(key: Any) -> bool:
+    return isinstance(key, str) or (isinstance(key, list) and bool(key) and all(isinstance(k, str) for k in key))
+
+
+def _item_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.subdtype[0] if dtype.subdtype is not None else dtype
+
+
+def _rebuild_field(array: RemoteArray, fields: tuple[Field, ...]) -> RemoteArray:
+    return RemoteArray(array._session, array.root, array.entry, fields)

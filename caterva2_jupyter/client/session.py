@@ -1,0 +1,44 @@
+"""What every remote object holds: the service it is read from, the reader, and the limit on whole arrays.
+
+One per ``Client``, shared by all that it opens. Pickles as the service's address.
+"""
+
+from __future__ import annotations
+
+from ..core.metadata import Entry
+from .reader import Reader
+from .service import Service
+
+__all__ = ["DEFAULT_MAX_NBYTES", "Session"]
+
+DEFAULT_MAX_NBYTES = 1 << 30
+
+
+class Session:
+    """A service and how it is read.
+
+    Parameters
+    ----------
+    service : Service
+    max_nbytes : int
+        Decoded bytes above which an array is not read whole without being asked in so many words.
+    """
+
+    def __init__(self, service: Service, max_nbytes: int = DEFAULT_MAX_NBYTES) -> None:
+        self.service = service
+        self.max_nbytes = max_nbytes
+        self.reader = Reader(service)
+
+    def __reduce__(self) -> tuple[type[Session], tuple[Service, int]]:
+        return Session, (self.service, self.max_nbytes)
+
+    def close(self) -> None:
+        """Close connections and let the worker threads go."""
+        self.reader.close()
+        self.service.transport.close()
+
+    def complete(self, root: str, entry: Entry) -> Entry:
+        """The entry with all its attributes: asked for when they were too large for a listing."""
+        if entry.attrs_inline:
+            return entry
+        return self.service.entry(root, entry.path)
