@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..client import Client, RemoteArray, RemoteFile
-from ..core.catalog import CatalogQuery, parse_filter
+from ..client.client import Client
+from ..client.remote_array import RemoteArray
+from ..client.remote_file import RemoteFile
+from ..core.catalog import parse_filter
 from ..core.legacy import info_json
 from ..core.metadata import Entry
 from ..core.paths import join, name, split_address
@@ -76,11 +78,11 @@ def list_(client: Client, options: argparse.Namespace, out: Output) -> None:
 def _below(client: Client, root: str, path: str, words: str) -> list[Entry]:
     """The datasets at or below a path; groups are parts of their paths only."""
     if path:
-        entry = client.service.entry(root, path)
+        entry = client.entry(f"{root}/{path}")
         if entry.kind != "group":
             return [entry]
         path = entry.path
-    found = client.service.entries(root, CatalogQuery(under=path, limit=10_000, q=words))
+    found = client.entries(join(root, path), q=words)
     return [entry for entry in found if entry.kind != "group" or entry.version]
 
 
@@ -100,7 +102,7 @@ def _row(root: str, entry: Entry) -> list[str]:
 def info(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Tell what is known about a dataset."""
     root, path = split_address(options.dataset)
-    entry = client.service.entry(root, path)
+    entry = client.entry(join(root, path))
     form = info_json(entry) if entry.has_data else _describe(entry)
     if options.json:
         out.json(form)
@@ -133,7 +135,8 @@ def show(client: Client, options: argparse.Namespace, out: Output) -> None:
 
 
 def _check_size(node: RemoteArray | RemoteFile, key: tuple[Any, ...], max_bytes: int) -> None:
-    nbytes = parse_basic(key, node.shape).selection.size * max(node.dtype.itemsize, 1)
+    itemsize = node.dtype.itemsize if isinstance(node, RemoteArray) else node.itemsize
+    nbytes = parse_basic(key, node.shape).selection.size * max(itemsize, 1)
     if nbytes > max_bytes:
         raise TooLargeError(
             f"{node.path} would take {nbytes} bytes, over the limit of {max_bytes}: give a slice, as in "
@@ -152,8 +155,8 @@ def _split_slice(text: str) -> tuple[str, tuple[Any, ...]]:
 def url(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print the URL that a dataset is fetched from."""
     root, path = split_address(options.dataset)
-    entry = client.service.entry(root, path)
-    text = client.fetch_url(join(root, entry.path))
+    entry = client.entry(join(root, path))
+    text = client.url(join(root, entry.path))
     if options.json:
         out.json(text)
     else:
@@ -163,17 +166,12 @@ def url(client: Client, options: argparse.Namespace, out: Output) -> None:
 def download(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Save a dataset as a file."""
     root, path = split_address(options.dataset)
-    node = client[f"{root}/{path}" if path else root]
-    if options.localpath is None:
-        target = Path(root, *Path(node.path).parts) if hasattr(node, "path") else Path(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-    else:
-        target = Path(options.localpath)
-        if target.is_dir() or options.localpath.endswith("/"):
-            target.mkdir(parents=True, exist_ok=True)
-            target /= name(node.path)
+    node = client[join(root, path)]
+    target = Path(root, node.path) if options.localpath is None else Path(options.localpath)
+    if options.localpath is not None and options.localpath.endswith("/"):
+        target.mkdir(parents=True, exist_ok=True)
     with out.progress(options.dataset) as progress:
-        saved = node.download(target, progress=progress)
+        saved = node.download(target, progress)
     if options.json:
         out.json(str(saved))
     else:
@@ -182,6 +180,5 @@ def download(client: Client, options: argparse.Namespace, out: Output) -> None:
 
 def announce(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Have the publisher look at a path now."""
-    root, path = split_address(options.path)
-    client.service.announce(root, path)
+    client.announce(options.path)
     out.line("Ok")

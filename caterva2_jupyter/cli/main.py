@@ -108,19 +108,13 @@ def _run(options: argparse.Namespace) -> int:
             raise
         print("cat2cli: the package rich is missing: pip install 'caterva2-jupyter[clients]'", file=sys.stderr)
         return 1
-    from ..client import connect
+    from ..client.client import connect
 
     out = Output()
     action: Callable[..., None] = getattr(commands, options.function)
     try:
-        given = load_config(options.conf).client(username=options.username, password=options.password)
-        with connect(
-            options.subscriber,
-            token=options.token,
-            username=given.username or None,
-            password=given.password or None,
-            conf=options.conf,
-        ) as client:
+        url, token, username, password = _connection(options)
+        with connect(url, token=token, username=username, password=password) as client:
             action(client, options, out)
         sys.stdout.flush()
     except Caterva2Error as error:
@@ -136,6 +130,15 @@ def _run(options: argparse.Namespace) -> int:
         out.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
         return 1
     return 0
+
+
+def _connection(options: argparse.Namespace) -> tuple[str | None, str | None, str | None, str | None]:
+    """URL, token, user and password for ``connect``, which finds what it is not given."""
+    url, token, username, password = options.subscriber, options.token, options.username, options.password
+    if options.conf is None:
+        return url, token, username, password
+    settings = load_config(options.conf).client(url=url, token=token, username=username, password=password)
+    return settings.url, settings.token or None, settings.username or None, settings.password or None
 
 
 def _one_line(error: Caterva2Error) -> str:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from ..client import Progress as ProgressCallback
+from ..client.progress import Progress as ProgressCallback
 
 __all__ = ["Output", "inert"]
 

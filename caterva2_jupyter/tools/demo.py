@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..client import connect
+from ..client.client import connect
+from ..client.remote_array import RemoteArray
 from ..errors import Caterva2Error
 
 __all__ = ["main"]
@@ -121,8 +122,9 @@ def _wait_for_slice(url: str, token: str, children: list[_Child]) -> None:
             child.check()
         try:
             with connect(url, token=token) as client:
-                array = client["foo"]["dir2/ds-4d.b2nd"]
-                if "hdf5" in client.roots and np.array_equal(array[1, 2, 3], expected):
+                array = client["foo/dir2/ds-4d.b2nd"]
+                here = isinstance(array, RemoteArray) and np.array_equal(array[1, 2, 3], expected)
+                if here and "hdf5" in client.roots:
                     return
                 problem = "wrong values, or a root is missing"
         except Caterva2Error as error:
@@ -167,8 +169,8 @@ def _run(directory: Path, browser: bool) -> None:
             f"--ServerApp.port={port}",
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={work}",
-            f"--SubscriberApp.broker={broker.url()}",
-            f"--SubscriberApp.cachedir={directory / 'cache'}",
+            f"--SubscriberExtension.broker={broker.url()}",
+            f"--SubscriberExtension.cachedir={directory / 'cache'}",
         )
         base = f"http://127.0.0.1:{port}/"
         _wait_for_slice(f"{base}caterva2", token, [broker, *publishers, lab])
