@@ -1,0 +1,1 @@
+"""Serving one root: its files, its index, its changes."""

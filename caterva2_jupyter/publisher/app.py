@@ -1,0 +1,125 @@
+"""``cat2pub``: a publisher as a program."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import sys
+
+from tornado.web import Application
+
+from ..config import PublisherConfig, load_config
+from ..errors import ConfigError
+from ..web.access import RequestGuard, network_policy
+from ..web.serve import Listener, configure_logging, run_service
+from ..web.service import HealthHandler, Route, ServiceHandler, make_application
+from ..web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, Limits, bind
+from .broker_link import BrokerLink
+from .handlers import OLD_ROUTES
+from .publisher import Publisher
+
+__all__ = ["PublisherService", "main", "make_app"]
+
+
+def make_app(publisher: Publisher) -> Application:
+    """The routes of a publisher, guarded as its configuration says."""
+    config = publisher.config
+    read, change = network_policy(config.network, "read"), network_policy(config.network, "publish")
+    directory = {"sources": publisher, "limits": Limits()}
+    old = {"source": publisher.threaded_source, "executor": publisher.executor, "policy": read}
+    routes: list[Route] = [(r"/api/v1/health", HealthHandler, {"service": "publisher"})]
+    routes += [(p, bind(answers, ServiceHandler), {**directory, "policy": read}) for p, answers in SOURCE_ROUTES]
+    routes += [(p, bind(answers, ServiceHandler), old) for p, answers in OLD_ROUTES]
+    announce = {**directory, "announcer": publisher, "policy": change}
+    routes.append((ANNOUNCE_ROUTE, bind(AnnounceAnswers, ServiceHandler), announce))
+    return make_application(routes, RequestGuard.for_service(config.http, config.advertise))
+
+
+class PublisherService:
+    """A publisher with its link to the broker; ``web.serve`` runs it.
+
+    Raises
+    ------
+    ConfigError
+        When there is nothing to serve, or the state directory cannot be used.
+    """
+
+    def __init__(self, config: PublisherConfig) -> None:
+        self._config = config
+        self.publisher = Publisher(config)
+        self.link: BrokerLink | None = None
+        self._linking: asyncio.Task[None] | None = None
+
+    def application(self) -> Application:
+        return make_app(self.publisher)
+
+    async def start(self, listener: Listener) -> None:
+        config = self._config
+        self.publisher.url = config.advertise or _reachable_url(listener)
+        await self.publisher.start()
+        if config.broker is None:
+            return
+        self.link = BrokerLink(
+            broker=config.broker,
+            network=config.network,
+            name=config.name,
+            owner_id=self.publisher.owner_id,
+            advertise_url=self.publisher.url,
+            cursor=lambda: self.publisher.store.cursor,
+            events=self.publisher.threaded_source.events,
+        )
+        self._linking = asyncio.create_task(self.link.run(), name="broker link")
+
+    async def stop(self) -> None:
+        if self._linking is not None:
+            self._linking.cancel()
+            await asyncio.gather(self._linking, return_exceptions=True)
+        await self.publisher.stop()
+
+
+def _reachable_url(listener: Listener) -> str:
+    """The listener's URL; with this machine's name when it listens on every interface."""
+    if listener.address.socket_path or listener.address.listen_host:
+        return listener.url
+    return listener.url.replace("//localhost:", f"//{socket.gethostname()}:", 1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line.
+
+    Returns
+    -------
+    int
+        0 after SIGINT or SIGTERM, 1 when a setting cannot be used, 2 for wrong usage.
+    """
+    parser = argparse.ArgumentParser(prog="cat2pub", description="Serve a directory of datasets, or an HDF5 file.")
+    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
+    parser.add_argument("--id", default="", help="use the section [publisher.ID]")
+    parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
+    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
+    parser.add_argument("--statedir", metavar="DIR", help="where the index and the identity are kept")
+    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
+    parser.add_argument("name", nargs="?", help="name of the root")
+    parser.add_argument("root", nargs="?", help="directory or HDF5 file to serve (default: data)")
+    options = parser.parse_args(argv)
+    try:
+        config = load_config(options.conf).publisher(
+            ident=options.id,
+            name=options.name,
+            root=options.root,
+            http=options.http,
+            broker=options.broker,
+            statedir=options.statedir,
+            loglevel=options.loglevel,
+        )
+    except ConfigError as error:
+        print(f"cat2pub: {error}", file=sys.stderr)
+        return 1
+    configure_logging(config.loglevel)
+    label = f"publisher of {config.name!r}"
+    return run_service("cat2pub", label, config.http, config.network, lambda: PublisherService(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

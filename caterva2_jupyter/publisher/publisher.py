@@ -1,0 +1,311 @@
+"""One root with its identity, its index and what keeps them up to date: everything of a publisher but HTTP.
+
+What is served at once is the index of the last run; a scan in the background and the watcher bring it up
+to date. It does not know how requests arrive, nor how the broker is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..config import PublisherConfig
+from ..core.paths import parse_path
+from ..core.roots import AnnouncedRoot, owner_tag
+from ..core.source import Source
+from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError
+from ..storage.catalog_store import CatalogStore
+from ..storage.event_hub import EventHub
+from ..storage.root import Root
+from ..storage.threaded_source import ThreadedSource
+from .watcher import Changes, Watcher
+
+__all__ = ["Publisher", "open_root"]
+
+log = logging.getLogger("caterva2_jupyter.publisher")
+
+T = TypeVar("T")
+
+READERS = 8
+RETRY_S = (1.0, 30.0)
+HEARTBEAT_S = 5.0
+
+# Their content says whether it is complete: what is cut short cannot be opened, and is not announced.
+SELF_DESCRIBING = frozenset(
+    {".b2nd", ".b2frame", ".b2f", ".h5", ".hdf5", ".he5", ".nc", ".nc4", ".cdf", ".nxs", ".h5ad", ".hdf"}
+)
+
+
+class Publisher:
+    """Serves one root.
+
+    Parameters
+    ----------
+    config : PublisherConfig
+    root : Root, optional
+        What is served; by default what is at ``config.root``.
+
+    Attributes
+    ----------
+    name : str
+    owner_id : str
+        Secret that proves to the broker that the name is ours, and that dataset ids are made with.
+    url : str
+        By which others reach it; known when it listens.
+
+    Raises
+    ------
+    ConfigError
+        When there is nothing to serve, or the state directory cannot be used.
+
+    Notes
+    -----
+    To be made and used inside one event loop.
+    """
+
+    def __init__(self, config: PublisherConfig, root: Root | None = None) -> None:
+        self.config = config
+        self.name = config.name
+        self.url = ""
+        statedir = Path(os.path.abspath(config.statedir))
+        if root is None:
+            _check_root(config, statedir)
+        self._lock_fd = _lock_statedir(statedir)
+        try:
+            self.owner_id = _read_owner(statedir / "owner")
+            self._root = open_root(config.root, self.owner_id) if root is None else root
+            self.store = CatalogStore(_catalog_path(statedir, self._root.watched), config.name)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self.hub = EventHub()
+        self.executor = ThreadPoolExecutor(READERS, "publisher")
+        self._source = ThreadedSource(self.name, self._root, self.store, self.hub, self.executor, HEARTBEAT_S)
+        self._watcher: Watcher | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.scanned = asyncio.Event()
+
+    # SourceDirectory and Announcer
+
+    @property
+    def threaded_source(self) -> ThreadedSource:
+        return self._source
+
+    async def roots(self) -> list[dict[str, Any]]:
+        cursor = self.store.cursor
+        tag = owner_tag(self.owner_id)
+        return [AnnouncedRoot(self.name, self.url, tag, True, cursor.epoch, cursor.seq).to_json()]
+
+    def source(self, root: str) -> Source:
+        if root != self.name:
+            raise RootNotFoundError(f"no root {root!r} here; this publisher serves {self.name!r}")
+        return self._source
+
+    async def announce(self, root: str, path: str) -> None:
+        self.source(root)
+        path = parse_path(path)
+        nevents = await self._look([self._root.watched / path if path else self._root.watched])
+        if path and not nevents and await self._run(self.store.get, path) is None:
+            raise DatasetNotFoundError(f"no dataset {path!r} in root {root!r}")
+
+    # Life
+
+    async def start(self, *, watch: bool = True) -> None:
+        """Begin to watch, and to bring the index up to date."""
+        if watch:
+            self._watcher = Watcher(
+                self._root.watched, self.config.quiet_s, self.config.poll_s, may_grow=self._may_grow
+            )
+            await self._watcher.start()
+        self._watching = asyncio.create_task(self._keep_up(), name="keep up with the root")
+
+    async def stop(self) -> None:
+        """Stop watching, then close the root and the index."""
+        self._source.close()
+        if self._watcher is not None:
+            await self._watcher.stop()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        # Threads that still read end first; then there is nobody who would use what is closed.
+        await asyncio.to_thread(self.executor.shutdown, wait=True, cancel_futures=True)
+        self._root.close()
+        self.store.close()
+        os.close(self._lock_fd)
+
+    async def _keep_up(self) -> None:
+        todo = Changes(everything=True)
+        retry_s = RETRY_S[0]
+        while True:
+            try:
+                await self._apply(todo)
+            except Exception:
+                # Whatever a damaged file or a full disk does: the root goes on being served and watched.
+                log.exception("cannot bring the index of %r up to date: again in %g s", self.name, retry_s)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S[1])
+                todo = Changes(everything=True)
+                continue
+            retry_s = RETRY_S[0]
+            self.scanned.set()
+            if self._watcher is None:
+                return
+            todo = await self._watcher.next_changes()
+
+    async def _apply(self, changes: Changes) -> None:
+        if not changes.everything:
+            await self._look(changes.paths)
+        elif not await self._run(self._is_missing):
+            nevents = await self._source.scan()
+            log.info("scanned %s: %d changes", self._root.watched, nevents)
+        else:
+            # An unmounted disk is not a deletion of everything on it.
+            log.warning("%s is not there: serving the index of before", self._root.watched)
+
+    def _is_missing(self) -> bool:
+        watched = self._root.watched  # not absolute: not of a file system
+        return watched.is_absolute() and not watched.exists()
+
+    async def _look(self, paths: Iterable[Path]) -> int:
+        goals = await self._run(lambda: {self._goal(path) for path in paths})
+        return await self._source.rescan(sorted(goals))
+
+    def _goal(self, path: Path) -> Path:
+        """What to look at when ``path`` changed.
+
+        The dataset that it is part of (a frame in a directory, a file with datasets inside), or the outermost
+        directory that is not known yet, else itself.
+        """
+        watched = self._root.watched
+        segments = path.relative_to(watched).parts
+        for count in range(1, len(segments)):
+            entry = self.store.get(_as_text("/".join(segments[:count])))
+            if entry is None or entry.kind != "group" or entry.version:
+                return watched.joinpath(*segments[:count])
+        return path
+
+    def _may_grow(self, path: Path) -> bool:
+        """May it be announced while it is written to? (Called by the watcher, in its thread.)"""
+        if path.suffix.lower() in SELF_DESCRIBING:
+            return True
+        return self.store.get(_as_text(path.relative_to(self._root.watched).as_posix())) is not None
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
+
+
+def _as_text(path: str) -> str:
+    """As catalogs write names that are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def open_root(path: Path, owner_id: str) -> Root:
+    """The root of what is at ``path``: a directory, or an HDF5 file.
+
+    Raises
+    ------
+    ConfigError
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_dir():
+        from ..storage.directory_root import DirectoryRoot
+
+        return DirectoryRoot(path, owner_id)
+    try:
+        from ..storage.hdf5_root import Hdf5Root
+    except ImportError as error:
+        raise ConfigError(
+            f"{path} is a file, and HDF5 files need {error.name}: pip install 'caterva2-jupyter[hdf5]'"
+        ) from None
+    return Hdf5Root(path, owner_id)
+
+
+def _check_root(config: PublisherConfig, statedir: Path) -> None:
+    root = Path(os.path.abspath(config.root))
+    if not root.exists():
+        raise ConfigError(f"there is no {root}: give the directory or the HDF5 file to serve, `cat2pub NAME ROOT`")
+    if not os.access(root, os.R_OK | (os.X_OK if root.is_dir() else 0)):
+        raise ConfigError(f"{root} cannot be read by this user: change its permissions, or serve another")
+    if root.is_dir() and statedir.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"the state would be kept inside the root, in {statedir}: choose another --statedir")
+    if root.is_file() and not _is_hdf5(root):
+        raise ConfigError(f"{root} is not an HDF5 file: give a directory, or an HDF5 file, to serve")
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Has it the signature, at the start or after a user block (512 bytes, or that doubled)?"""
+    nbytes = path.stat().st_size
+    position = 0
+    with path.open("rb") as file:
+        while position < nbytes:
+            file.seek(position)
+            if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+            position = position * 2 or 512
+    return False
+
+
+def _lock_statedir(statedir: Path) -> int:
+    """Make the state directory ours alone, until the process ends or the descriptor is closed."""
+    try:
+        statedir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(statedir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {statedir} for the state ({error.strerror}): choose another --statedir"
+        ) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise ConfigError(f"another publisher uses {statedir}: stop it, or choose another --statedir or --id") from None
+    except OSError as error:  # some network file systems have no locks
+        log.warning("cannot lock %s: %s", statedir, error.strerror)
+    return fd
+
+
+def _read_owner(path: Path) -> str:
+    """The publisher's identity, made at its first start.
+
+    Apart from the catalog, which is made anew when it is damaged: the name at the broker must stay ours.
+    """
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path} ({error}): make it readable, or choose another --statedir") from None
+    if text:
+        return text
+    text = secrets.token_hex(16)
+    temporary = path.with_name("owner.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return text
+
+
+def _catalog_path(statedir: Path, watched: Path) -> Path:
+    """Where the index of that root is kept; those of roots served before from here are dropped."""
+    marker = statedir / "root"
+    catalog = statedir / "catalog.sqlite"
+    mark = os.fsencode(watched)
+    if not marker.exists() or marker.read_bytes() != mark:
+        for old in statedir.glob("catalog.sqlite*"):
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink()
+        marker.write_bytes(mark)
+    return catalog
