@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.highlighter import ReprHighlighter
 from rich.pretty import pretty_repr
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -58,18 +60,17 @@ class Output:
         """A value as JSON, exactly."""
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
 
-    def mapping(self, value: object) -> None:
+    def mapping(self, value: Mapping[str, object]) -> None:
         """A nested value as Python writes it, one key a line."""
-        form = pretty_repr(value, max_width=100, expand_all=False)
-        if isinstance(value, dict) and "\n" not in form:
-            form = pretty_repr(value, max_width=20)
-        self._out.print(Text(form) if not self._out.is_terminal else form, highlight=self._out.is_terminal)
+        items = [f"{key!r}: {pretty_repr(item, max_width=90)}" for key, item in value.items()]
+        form = "{\n" + textwrap.indent(",\n".join(items), "    ") + "\n}"
+        self._out.print(ReprHighlighter()(form) if self._out.is_terminal else Text(form))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; columns are separated by tabs where nobody looks."""
         if not self._out.is_terminal:
             for row in rows:
-                self._out.out("\t".join(inert(cell) for cell in row), highlight=False)
+                sys.stdout.write("\t".join(inert(cell) for cell in row) + "\n")
             return
         table = Table(box=None, header_style="bold")
         for column in columns:
