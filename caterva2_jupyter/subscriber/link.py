@@ -1,0 +1,440 @@
+"""Asking another service over HTTP: one pool of connections, deadlines on progress, few retries.
+
+Foreign exceptions (aiohttp, sockets, TLS) end here and become ours. A request is tried again only when it
+reads; a service that asks for quiet (429, 503 with ``Retry-After``) gets it; a storm of failures is never
+answered with more than a tenth more requests. What the answers mean is ``sources``' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote
+
+import aiohttp
+from yarl import URL
+
+from ..errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    Caterva2Error,
+    DeadlineError,
+    IntegrityError,
+    SourceUnavailableError,
+    TooManyRequestsError,
+    error_from_json,
+)
+
+__all__ = ["Answer", "Attempts", "BrokenLinkError", "Link", "open_session"]
+
+CONNECTIONS = 32  # at most: reads keep to a few, downloads and listeners hold theirs for long
+READ_BUFFER_NBYTES = 256 << 10
+MAX_ERROR_NBYTES = 64 << 10
+MAX_ATTEMPTS = 3
+RETRY_LOW_S, RETRY_HIGH_S = 0.1, 2.0
+MAX_QUIET_S = 60.0
+RETRY_RATIO, RETRY_BURST = 0.1, 10.0
+_UNIX = "http+unix://"
+_RETRIED = (429, 502, 503, 504)
+
+
+def open_session(url: str, ssl_context: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """A pool of connections to the service at ``url``: no cookies, no proxies of the environment.
+
+    Parameters
+    ----------
+    url : str
+        ``http://``, ``https://`` or ``http+unix://%2Fpath``. The caller closes the session.
+    """
+    connector: aiohttp.BaseConnector
+    if url.startswith(_UNIX):
+        connector = aiohttp.UnixConnector(unquote(url.removeprefix(_UNIX)).rstrip("/"), limit=CONNECTIONS)
+    else:
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=ssl_context or True, keepalive_timeout=60)
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_redirect.append(_refuse_redirection)  # WebSockets have no setting for that
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+        read_bufsize=READ_BUFFER_NBYTES,
+        trace_configs=[tracing],
+    )
+
+
+async def _refuse_redirection(session: object, context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+    # A token must not travel to where another machine points.
+    raise SourceUnavailableError(f"{params.url.origin()} answers with a redirection, which is not followed")
+
+
+class BrokenLinkError(Exception):
+    """A failure after which the same request may well succeed; ``error`` is what it is for others."""
+
+    def __init__(self, error: Caterva2Error, quiet_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error, self.quiet_s = error, quiet_s
+
+
+class Link:
+    """The way to one service.
+
+    Parameters
+    ----------
+    url : str
+        Of the service, its prefix included.
+    session : aiohttp.ClientSession
+        Its pool (``open_session``), which the caller closes.
+    token : str
+        Sent as Bearer when there is one.
+    connect_s, stall_s : float
+        Deadlines: for a connection, and for any progress of an answer (also of its first byte).
+    min_rate : float
+        Bytes per second under which, over ``stall_s``, an answer is not progress.
+    patience_s : float
+        How long a request waits when the service asked for quiet; it fails at once when that is longer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        token: str = "",
+        *,
+        connect_s: float = 5.0,
+        stall_s: float = 30.0,
+        min_rate: float = 1024.0,
+        patience_s: float = 10.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.peer = unquote(url.removeprefix(_UNIX)) if url.startswith(_UNIX) else url.rstrip("/")
+        self._base = "http://localhost" if url.startswith(_UNIX) else url.rstrip("/")
+        self._session = session
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        self.stall_s, self.min_rate = stall_s, min_rate
+        self._patience_s = patience_s
+        self._rng = rng or random.Random()  # noqa: S311  (jitter is no secret)
+        self._quiet_until = 0.0
+        self._tokens = RETRY_BURST
+
+    def attempts(self) -> Attempts:
+        """The budget of one operation."""
+        return Attempts(self)
+
+    async def get_json(self, path: str, params: Mapping[str, str], max_nbytes: int) -> Any:
+        """The JSON that a GET answers, tried again when that may help.
+
+        Raises
+        ------
+        Caterva2Error
+            What the service answered, or why it did not.
+        """
+        attempts = self.attempts()
+        while True:
+            try:
+                answer = await self.ask("GET", path, params=params, media_type="application/json")
+                try:
+                    body = await answer.read(max_nbytes)
+                finally:
+                    answer.close()
+            except BrokenLinkError as broken:
+                await attempts.again(broken)
+                continue
+            # A page of 10,000 entries takes a tenth of a second: not on the event loop.
+            return await asyncio.to_thread(_parse_json, body, self.peer)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        media_type: str = "",
+        statuses: tuple[int, ...] = (200,),
+    ) -> Answer:
+        """Send one request and wait for the head of its answer.
+
+        Raises
+        ------
+        BrokenLinkError
+            When another attempt may help.
+        Caterva2Error
+            The error that the service answered.
+        """
+        await self._wait_for_quiet()
+        self._tokens = min(self._tokens + RETRY_RATIO, RETRY_BURST)
+        # Compressed blocks do not shrink; and what is not decompressed cannot blow up.
+        sent = {**self._headers, "Accept-Encoding": "gzip" if media_type == "application/json" else "identity"}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        with self._mapped(), self._deadline():
+            async with asyncio.timeout(self.stall_s):
+                response = await self._session.request(
+                    method,
+                    self._url(path),
+                    params=params,
+                    data=body,
+                    headers={**sent, **(headers or {})},
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                )
+        answer = Answer(self, response)
+        try:
+            if response.status not in statuses:
+                raise await self._refusal(answer)
+            if media_type and response.content_type != media_type:
+                # A captive portal or a proxy's page: whoever answered, it is not the service.
+                raise SourceUnavailableError(
+                    f"{self.peer} answers {response.content_type or 'nothing'} in place of {media_type}: "
+                    "is there a proxy or a login page in between?"
+                )
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    @asynccontextmanager
+    async def websocket(self, path: str, params: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """An open WebSocket.
+
+        Raises
+        ------
+        SourceUnavailableError, DeadlineError
+        """
+        try:
+            with self._mapped(), self._deadline():
+                async with asyncio.timeout(self.stall_s):
+                    socket = await self._session.ws_connect(
+                        self._url(path), params=params, headers=self._headers, max_msg_size=64 << 20
+                    )
+        except BrokenLinkError as broken:
+            raise broken.error from None
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+    async def next_text(self, socket: aiohttp.ClientWebSocketResponse, silence_s: float) -> str:
+        """The next message.
+
+        Raises
+        ------
+        SourceUnavailableError
+            When the connection is lost, or nothing comes for that long.
+        """
+        try:
+            with self._mapped():
+                message = await socket.receive(timeout=silence_s)
+        except BrokenLinkError as broken:
+            raise SourceUnavailableError(str(broken)) from None
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            raise SourceUnavailableError(f"{self.peer} closed the connection")
+        return str(message.data)
+
+    def _url(self, path: str) -> URL:
+        return URL(f"{self._base}/api/v1/{path}", encoded=True)
+
+    async def _wait_for_quiet(self) -> None:
+        wait_s = self._quiet_until - asyncio.get_running_loop().time()
+        if wait_s > self._patience_s:
+            raise SourceUnavailableError(f"{self.peer} is busy and asked to be left alone for {math.ceil(wait_s)} s")
+        if wait_s > 0:
+            await asyncio.sleep(wait_s + self._rng.uniform(0, 0.1 * wait_s))
+
+    async def _refusal(self, answer: Answer) -> Exception:
+        """What an unwanted status means here."""
+        status = answer.status
+        if 300 <= status < 400:
+            return SourceUnavailableError(f"{self.peer} answers with a redirection, which is not followed")
+        form: object = None
+        if answer.media_type == "application/json":
+            try:
+                form = json.loads(await answer.read(MAX_ERROR_NBYTES))
+            except (BrokenLinkError, Caterva2Error, ValueError, RecursionError):
+                form = None
+        detail = str(form.get("detail", ""))[:1000] if isinstance(form, Mapping) else ""
+        if status in _RETRIED:
+            quiet_s = _retry_after_s(answer.header("Retry-After"))
+            if quiet_s:
+                now = asyncio.get_running_loop().time()
+                self._quiet_until = max(self._quiet_until, now + min(quiet_s, MAX_QUIET_S))
+            return BrokenLinkError(
+                SourceUnavailableError(detail or f"{self.peer} cannot answer now (HTTP status {status})"), quiet_s
+            )
+        if form is None and status in (400, 404, 409, 410, 422):
+            return SourceUnavailableError(f"{self.peer} is no such service: it answers with HTTP status {status}")
+        return peer_error(self.peer, error_from_json(form, status))
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            if isinstance(error, (Caterva2Error, aiohttp.ClientError)):
+                raise
+            raise DeadlineError(f"{self.peer} does not answer: nothing came in {self.stall_s:g} s") from None
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except aiohttp.WSServerHandshakeError as error:
+            refused = error_from_json({"detail": f"{self.peer} answers with HTTP status {error.status}"}, error.status)
+            raise peer_error(self.peer, refused) from None
+        except aiohttp.ClientSSLError as error:
+            raise SourceUnavailableError(f"{self.peer} has a certificate that is not trusted: {error}") from None
+        except aiohttp.ServerTimeoutError:
+            raise BrokenLinkError(SourceUnavailableError(f"cannot reach {self.peer}: no connection in time")) from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise SourceUnavailableError(f"cannot reach {self.peer}: {error}") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+            raise BrokenLinkError(SourceUnavailableError(f"cannot reach {self.peer}: {_reason(error)}")) from None
+        except OSError as error:
+            if isinstance(error, (Caterva2Error, TimeoutError)):
+                raise
+            raise BrokenLinkError(SourceUnavailableError(f"cannot reach {self.peer}: {_reason(error)}")) from None
+
+
+class Attempts:
+    """How often one operation is tried again, and after how long."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._left = MAX_ATTEMPTS - 1
+        self._delay_s = RETRY_LOW_S
+        self._progress = False
+
+    def progressed(self) -> None:
+        """Part of the answer came: the next failure is a first one again."""
+        self._left, self._delay_s, self._progress = MAX_ATTEMPTS - 1, RETRY_LOW_S, True
+
+    async def again(self, broken: BrokenLinkError) -> None:
+        """Wait until the next attempt.
+
+        Raises
+        ------
+        Caterva2Error
+            ``broken.error``, when there is to be none.
+        """
+        link = self._link
+        free, self._progress = self._progress, False
+        if self._left == 0 or (not free and link._tokens < 1):
+            raise broken.error
+        self._left -= 1
+        if not free:
+            link._tokens -= 1
+        if not broken.quiet_s:
+            await asyncio.sleep(self._delay_s * link._rng.uniform(0.5, 1.0))
+            self._delay_s = min(self._delay_s * 4, RETRY_HIGH_S)
+
+
+class Answer:
+    """The body of an answer as it comes."""
+
+    def __init__(self, link: Link, response: aiohttp.ClientResponse) -> None:
+        self._link, self._response = link, response
+        self._waited_s, self._came = 0.0, 0
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def media_type(self) -> str:
+        return self._response.content_type
+
+    def header(self, name: str) -> str:
+        return self._response.headers.get(name, "")
+
+    async def next_bytes(self) -> bytes:
+        """What came; empty at the end.
+
+        Raises
+        ------
+        BrokenLinkError
+            When the connection breaks, or the body is shorter than was said.
+        DeadlineError
+            When it is not progress (only the time waited here counts, not that of a slow consumer).
+        """
+        link = self._link
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        with link._mapped(), link._deadline():
+            # A trickle is not progress: what is left of the time that those few bytes had.
+            async with asyncio.timeout(max(link.stall_s - self._waited_s, 0.001)):
+                data = await self._response.content.readany()
+        self._waited_s += clock() - begun
+        self._came += len(data)
+        if self._came >= link.stall_s * link.min_rate:
+            self._waited_s, self._came = 0.0, 0
+        return data
+
+    async def read(self, max_nbytes: int) -> bytes:
+        """All of a body that may not be longer.
+
+        Raises
+        ------
+        IntegrityError
+            When it is.
+        """
+        body = bytearray()
+        while data := await self.next_bytes():
+            body += data
+            if len(body) > max_nbytes:
+                raise IntegrityError(f"{self._link.peer} answers with more than {max_nbytes} bytes")
+        return bytes(body)
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end; cut it otherwise."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def peer_error(peer: str, error: Caterva2Error) -> Caterva2Error:
+    """What another service's error is for our own clients: its quarrel with us is not theirs."""
+    if isinstance(error, (AuthenticationError, AccessDeniedError)):
+        return SourceUnavailableError(
+            f"{peer} refuses this service: give both the same [network] token (CATERVA2_NETWORK_TOKEN)"
+        )
+    if isinstance(error, TooManyRequestsError):
+        return SourceUnavailableError(str(error))
+    return error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection"
+    return str(error) or type(error).__name__
+
+
+def _retry_after_s(text: str) -> float:
+    """Seconds of a ``Retry-After`` header; 0 when there is none that can be understood."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:6])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _parse_json(body: bytes, peer: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise IntegrityError(f"{peer} answers with something that is not JSON") from None
