@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
@@ -22,7 +23,7 @@ from ..core.events import EventBatch
 from ..core.metadata import Entry
 from ..core.source import BlockStream, FileStream, Source
 from ..core.wire import ReadRequest
-from ..errors import Caterva2Error, SourceUnavailableError
+from ..errors import Caterva2Error, DatasetChangedError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
 from ..storage.event_hub import EventHub
 from .catalog import (
@@ -50,6 +51,7 @@ T = TypeVar("T")
 
 MAX_WAITING_EVENTS = 50_000
 MAX_WAITING_STIMULI = 5_000
+MAX_FULL_ENTRIES = 32
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class FollowedRoot:
     ----------
     root : str
     upstream : Source
-        Answers pages, blocks and files; may be replaced when the publisher moves.
+        Answers pages, blocks and files, from its cache where it has one. Owned from here on.
     store : CatalogStore
         The replica, perhaps from an earlier run. Owned from here on.
     executor : Executor
@@ -79,13 +81,14 @@ class FollowedRoot:
         self._executor = executor
         self._heartbeat_s = heartbeat_s
         self._hub = EventHub()
-        self._status_changed = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._waiting: deque[Stimulus] = deque()
         self._waiting_events = 0
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = RootState(None)
         self._settled = asyncio.Event()
+        self._full_entries: dict[str, Entry] = {}
         store.root = store.root or root
 
     @property
@@ -114,7 +117,13 @@ class FollowedRoot:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _close_source(self.upstream)
         await self._run(self._store.close)
+
+    async def set_upstream(self, make: Callable[[CatalogStore], Source]) -> None:
+        """Read from elsewhere from now on."""
+        before, self.upstream = self.upstream, make(self._store)
+        await _close_source(before)
 
     def tell(self, stimulus: Stimulus) -> None:
         """Say what happened; never waits. What is too much is dropped and asked for instead."""
@@ -139,9 +148,9 @@ class FollowedRoot:
         """Is the root live: now, and at each change, without end."""
         told: bool | None = None
         while True:
-            async with self._status_changed:
+            async with self._changed:
                 while self._state.is_live == told:
-                    await self._status_changed.wait()
+                    await self._changed.wait()
                 told = self._state.is_live
             yield told
 
@@ -154,10 +163,29 @@ class FollowedRoot:
     async def entry(self, path: str) -> Entry:
         await self._check_listed()
         entry = await self._run(lambda: self._store.resolve(path))
-        return entry if entry.attrs_inline else await self.upstream.entry(entry.path)
+        return entry if entry.attrs_inline else await self._with_attrs(entry)
+
+    async def _with_attrs(self, entry: Entry) -> Entry:
+        """The entry with attributes that are too large for a listing; without them when that cannot be."""
+        kept = self._full_entries.get(entry.path)
+        if kept is None or kept.attrs_tag != entry.attrs_tag:
+            try:
+                kept = await self.upstream.entry(entry.path)
+            except SourceUnavailableError:
+                return entry
+            if kept.attrs_tag != entry.attrs_tag:
+                return entry  # they changed this moment; the event is on its way
+            while len(self._full_entries) >= MAX_FULL_ENTRIES:
+                self._full_entries.pop(next(iter(self._full_entries)))
+            self._full_entries[entry.path] = kept
+        return replace(entry, attrs=kept.attrs, attrs_inline=kept.attrs_inline)
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
-        return await self.upstream.read_blocks(request)
+        try:
+            return await self.upstream.read_blocks(request)
+        except DatasetChangedError:
+            self.tell(EventsLost())  # whatever told the change is slower than this read
+            raise
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         return await self.upstream.read_file(path, start, stop)
@@ -222,6 +250,8 @@ class FollowedRoot:
             else:
                 if self._state.is_listed or isinstance(stimulus, (FetchFailed, StoreFailed)):
                     self._settled.set()
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _perform(self, action: Action) -> bool:
         match action:
@@ -230,8 +260,7 @@ class FollowedRoot:
             case RetryLater(delay_s):
                 self._spawn(self._retry(delay_s))
             case TellStatus():
-                async with self._status_changed:
-                    self._status_changed.notify_all()
+                pass  # whoever waits is woken after each stimulus, and looks
             case ApplyBatch() | UpdateReplica() | ReplaceReplica():
                 return await self._keep(action)
         return True
@@ -269,3 +298,9 @@ class FollowedRoot:
         # Jitter: many subscribers must not come back to a publisher in the same instant.
         await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311
         self.tell(RetryDue())
+
+
+async def _close_source(source: Source) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

@@ -23,8 +23,9 @@ from ..core.attributes import decode_attrs
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.dtypes import is_vlen
+from ..core.legacy import chunk_bytes, chunk_selection
 from ..core.metadata import Entry, Geometry
-from ..core.selection import AxisRange, ParsedKey, Selection, parse_basic, parse_key_text
+from ..core.selection import ParsedKey, Selection, parse_basic, parse_key_text
 from ..core.source import Source
 from ..core.wire import ReadRequest
 from ..errors import IntegrityError, RequestError, SelectionError, TooLargeError, UnsupportedDatasetError
@@ -55,7 +56,8 @@ def parse_slice(text: str, entry: Entry) -> ParsedKey | None:
         parsed = parse_basic(key, geometry.shape)
     except (IndexError, ValueError, TypeError) as error:
         raise SelectionError(f"slice [{text.strip()[:100]}] does not fit shape {geometry.shape}: {error}") from None
-    return parsed
+    is_whole = parsed.result_shape == geometry.shape and parsed.selection == Selection.whole(geometry.shape)
+    return None if is_whole and all(k == slice(None) for k in parsed.box_keys[0]) else parsed
 
 
 class FrameMaker:
@@ -104,7 +106,7 @@ class FrameMaker:
             return await self._run(self._whole_array_frame, box, entry)
 
     async def chunk(self, source: Source, entry: Entry, nchunk: int) -> bytes:
-        """Chunk ``nchunk`` as a super-chunk of that dataset holds it: compressed, padded to full size.
+        """Chunk ``nchunk`` as a super-chunk of that dataset holds it, compressed.
 
         Raises
         ------
@@ -114,16 +116,13 @@ class FrameMaker:
         geometry = _geometry(entry)
         if not 0 <= nchunk < geometry.nchunks:
             raise RequestError(f"no chunk {nchunk} in {entry.path!r}: it has {geometry.nchunks}")
-        coords = np.unravel_index(nchunk, geometry.grid) if geometry.ndim else ()
-        starts = [int(c) * n for c, n in zip(coords, geometry.chunks, strict=True)]
-        axes = tuple(
-            AxisRange(start, min(start + chunk, n))
-            for start, chunk, n in zip(starts, geometry.chunks, geometry.shape, strict=True)
-        )
         self._check_size(geometry, math.prod(geometry.chunks), entry.path)
         async with self._turn:
-            box = await self._read(source, entry, Selection(axes))
-            return await self._run(_pad_and_compress, box, geometry, entry.kind == "array")
+            request = ReadRequest(source.root, entry.path, entry.version, chunk_selection(geometry, nchunk))
+            stream = await source.read_blocks(request)
+            async with aclosing(stream.records) as records:  # type: ignore[type-var]
+                listed = [record async for record in records]
+            return await self._run(chunk_bytes, entry, nchunk, listed)
 
     def _check_size(self, geometry: Geometry, size: int, path: str) -> None:
         nbytes = size * max(geometry.itemsize, 1)
@@ -236,19 +235,3 @@ def _bytes_frame(items: Any, entry: Entry) -> bytes:
     raw = np.asarray(items).tobytes()
     chunk_nbytes = max(typesize, min(len(raw), 16 << 20) // typesize * typesize)
     return bytes(blosc2.SChunk(chunksize=chunk_nbytes, data=raw, cparams=_cparams(typesize)).to_cframe())
-
-
-def _pad_and_compress(box: npt.NDArray[Any], geometry: Geometry, is_array: bool) -> bytes:
-    if not is_array:
-        return bytes(blosc2.compress2(box.tobytes(), **_plain_cparams(geometry.itemsize)))
-    if is_vlen(geometry.dtype):
-        raise UnsupportedDatasetError("chunks of strings of variable length have no form as a Blosc2 array's chunk")
-    full = np.zeros(geometry.chunks, geometry.dtype)
-    full[tuple(slice(0, n) for n in box.shape)] = box
-    blocks = {"blocks": geometry.blocks} if geometry.layout == "nd" else {}
-    array = blosc2.asarray(full, chunks=geometry.chunks, cparams=_cparams(geometry.itemsize), **blocks)
-    return bytes(array.schunk.get_chunk(0))
-
-
-def _plain_cparams(typesize: int) -> dict[str, Any]:
-    return {"codec": blosc2.Codec.ZSTD, "clevel": 1, "typesize": typesize if typesize <= 255 else 1, "nthreads": 1}

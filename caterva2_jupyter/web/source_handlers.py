@@ -79,6 +79,8 @@ __all__ = [
     "SourceAnswers",
     "SourceDirectory",
     "StatusDirectory",
+    "StoredAnswers",
+    "attachment",
     "bind",
     "is_socket",
 ]
@@ -288,18 +290,11 @@ class ReadAnswers(SourceAnswers):
         self.write(encode_end(nrecords, seed))
 
 
-class FileAnswers(SourceAnswers):
-    """``GET file?path=ROOT/PATH`` -> the stored bytes; one ``Range``, ``If-None-Match``, ``If-Range``."""
+class StoredAnswers(SourceAnswers):
+    """Base of answers with stored bytes: one ``Range``, ``If-None-Match``, ``If-Range``."""
 
-    async def answer_head(self) -> None:
-        await self._answer(with_body=False)
-
-    async def answer_get(self) -> None:
-        await self._answer(with_body=True)
-
-    async def _answer(self, *, with_body: bool) -> None:
-        root, path = split_address(self.required_query_text("path"))
-        source = self.source_of(root)
+    async def send_stored(self, source: Source, path: str, filename: str, *, with_body: bool = True) -> None:
+        """Answer with the stored bytes at a path, to be saved under ``filename``."""
         with self.limits.reads.hold(self.client_key()):
             stored = await source.read_file(path, 0, 0)  # length and version alone
             await _close(stored.parts)
@@ -312,7 +307,7 @@ class FileAnswers(SourceAnswers):
             self.set_header("Content-Type", "application/octet-stream")
             self.set_header("X-Content-Type-Options", "nosniff")
             self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
-            self.set_header("Content-Disposition", _attachment(last_name(path) or root))
+            self.set_header("Content-Disposition", attachment(filename))
             if_range = self.request.headers.get("If-Range")
             wanted = self.request.headers.get("Range") if if_range in (None, etag) else None
             try:
@@ -353,8 +348,25 @@ class FileAnswers(SourceAnswers):
             await _close(stored.parts)
 
 
-def _attachment(filename: str) -> str:
+class FileAnswers(StoredAnswers):
+    """``GET file?path=ROOT/PATH`` -> the stored bytes; one ``Range``, ``If-None-Match``, ``If-Range``."""
+
+    async def answer_head(self) -> None:
+        await self._answer(with_body=False)
+
+    async def answer_get(self) -> None:
+        await self._answer(with_body=True)
+
+    async def _answer(self, *, with_body: bool) -> None:
+        root, path = split_address(self.required_query_text("path"))
+        await self.send_stored(self.source_of(root), path, last_name(path) or root, with_body=with_body)
+
+
+def attachment(filename: str) -> str:
+    """A ``Content-Disposition`` that no name can break out of."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- +@=,~()") else "_" for c in filename)
+    if plain == filename:
+        return f'attachment; filename="{plain}"'  # all that older clients understand
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 

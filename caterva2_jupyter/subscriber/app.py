@@ -1,0 +1,126 @@
+"""``cat2sub``: a subscriber as a program of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from urllib.parse import urlsplit
+
+from tornado.web import Application, RequestHandler
+
+from ..config import SubscriberConfig, load_config
+from ..errors import AccessDeniedError, ConfigError
+from ..web.access import AccessPolicy, Open, RequestGuard, network_policy
+from ..web.serve import Listener, configure_logging, run_service
+from ..web.service import HealthHandler, Route, ServiceHandler, make_application
+from ..web.source_handlers import bind
+from .handlers import subscriber_routes
+from .service import SubscriberService
+
+__all__ = ["StandaloneSubscriber", "main", "make_app"]
+
+
+class AnyOf:
+    """Lets in whom any of several policies lets in."""
+
+    def __init__(self, *policies: AccessPolicy) -> None:
+        self._policies = policies
+
+    def user(self, handler: RequestHandler) -> str | None:
+        denied: AccessDeniedError | None = None
+        for policy in self._policies:
+            try:
+                user = policy.user(handler)
+            except AccessDeniedError as error:
+                denied = error
+            else:
+                if user is not None:
+                    return user
+        if denied is not None:
+            raise denied
+        return None
+
+
+class StandaloneSubscriber:
+    """A subscriber with its routes and users; ``web.serve`` runs it.
+
+    Raises
+    ------
+    ConfigError
+    """
+
+    def __init__(self, config: SubscriberConfig) -> None:
+        self.config = config
+        self.service = SubscriberService(config)
+
+    def application(self) -> Application:
+        return make_app(self.service)
+
+    async def start(self, listener: Listener) -> None:
+        await self.service.start()
+
+    async def stop(self) -> None:
+        await self.service.stop()
+
+
+def make_app(service: SubscriberService) -> Application:
+    """The routes of a stand-alone subscriber, under the path of ``urlbase``, guarded as the configuration says."""
+    config = service.config
+    prefix = urlsplit(config.urlbase).path.rstrip("/")
+    routes: list[Route] = [(f"{prefix}/api/v1/health", HealthHandler, {"service": "subscriber"})]
+    policy: AccessPolicy = network_policy(config.network, "read") if config.network.read_token else Open()
+    if config.login:
+        from .login import Logins, login_routes
+        from .users import UserStore
+
+        users = UserStore(config.statedir / "db.sqlite", config.max_users)
+        is_https = config.urlbase.startswith("https:") or bool(config.network.tls_cert)
+        logins = Logins(users, config.secret, service.executor, is_https=is_https)
+        policy = AnyOf(logins, policy) if config.network.read_token else logins
+        routes += login_routes(logins, prefix)
+    routes += [
+        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": policy})
+        for pattern, answers, arguments in subscriber_routes(service.subscriber, service.frames, service.limits)
+    ]
+    return make_application(routes, RequestGuard.for_service(config.http, config.urlbase))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line.
+
+    Returns
+    -------
+    int
+        0 after SIGINT or SIGTERM, 1 when a setting cannot be used, 2 for wrong usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="cat2sub", description="Follow roots, cache what is read of them, and serve clients."
+    )
+    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
+    parser.add_argument("--id", default="", help="use the section [subscriber.ID]")
+    parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
+    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
+    parser.add_argument(
+        "--publisher", metavar="URL", action="append", default=[], help="a publisher to follow with no broker"
+    )
+    parser.add_argument("--statedir", metavar="DIR", help="where state and cache are kept")
+    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
+    options = parser.parse_args(argv)
+    try:
+        config = load_config(options.conf).subscriber(
+            ident=options.id,
+            http=options.http,
+            broker=options.broker,
+            publishers=tuple(options.publisher),
+            statedir=options.statedir,
+            loglevel=options.loglevel,
+        )
+    except ConfigError as error:
+        print(f"cat2sub: {error}", file=sys.stderr)
+        return 1
+    configure_logging(config.loglevel)
+    return run_service("cat2sub", "subscriber", config.http, config.network, lambda: StandaloneSubscriber(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

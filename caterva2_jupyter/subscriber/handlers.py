@@ -1,0 +1,308 @@
+"""What a subscriber answers besides REST v1 over its sources: following, and the old REST.
+
+As in ``web.source_handlers``, classes here answer verbs and serve nothing until ``bind`` gives them a base and a
+guard. Shapes, statuses and texts of ``/api/...`` are those that the older system's clients know; its defects
+are not kept, and what failed there with 500 is a 4xx, or 502 when a source is the cause.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from ..core.catalog import MAX_PAGE, CatalogQuery
+from ..core.legacy import info_json
+from ..core.metadata import Entry
+from ..core.paths import name as last_name
+from ..core.paths import parse_path, parse_root_name
+from ..core.roots import host_and_port
+from ..core.source import Source
+from ..errors import (
+    AuthenticationError,
+    Caterva2Error,
+    DatasetNotFoundError,
+    NotFoundError,
+    RootNotFoundError,
+    SourceUnavailableError,
+    UnsupportedDatasetError,
+)
+from ..web.source_handlers import (
+    ANNOUNCE_ROUTE,
+    SOURCE_ROUTES,
+    AnnounceAnswers,
+    SourceAnswers,
+    StoredAnswers,
+    attachment,
+)
+from .frames import FrameMaker, parse_slice
+from .subscriber import Subscriber
+
+__all__ = ["FollowAnswers", "subscriber_routes"]
+
+_FRAME_MAGIC = b"b2frame\0"
+_FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
+_PLAIN_FRAME_SUFFIX = ".b2"
+PUBLIC_AREA = "@public"
+_AREAS_OF_USERS = ("@personal", "@shared")
+
+
+class FollowAnswers(SourceAnswers):
+    """``POST roots/R/follow`` and ``DELETE roots/R/follow``."""
+
+    changes_state = True
+
+    def initialize(self, subscriber: Subscriber, **kwargs: Any) -> None:  # type: ignore[override]
+        self.subscriber = subscriber
+        super().initialize(**kwargs)
+
+    async def answer_post(self, root: str) -> None:
+        await self.subscriber.follow(parse_root_name(root))
+        self.write_json({"root": root, "followed": True})
+
+    async def answer_delete(self, root: str) -> None:
+        await self.subscriber.unfollow(parse_root_name(root))
+        self.write_json({"root": root, "followed": False})
+
+
+class OldAnswers(StoredAnswers):
+    """Base of the old REST: ``{"detail": TEXT}`` for errors, with the old statuses."""
+
+    def initialize(self, subscriber: Subscriber, frames: FrameMaker, **kwargs: Any) -> None:  # type: ignore[override]
+        self.subscriber, self.frames = subscriber, frames
+        super().initialize(**kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if not isinstance(error, Caterva2Error):
+            super().write_error(status_code, **kwargs)
+            return
+        status = error.status if error.status < 500 else 502
+        is_known_text = isinstance(error, _OldError) or status != NotFoundError.status
+        self.set_status(status)
+        self.write_json({"detail": str(error) if is_known_text else "Not Found"})
+        self.finish()
+
+    def followed(self, address: str) -> tuple[Source, str]:
+        """Source and path of ``ROOT/PATH``; what is not followed is not there.
+
+        Raises
+        ------
+        NotFoundError
+        """
+        root, _, path = address.partition("/")
+        if not path or not self.subscriber.is_followed(root):
+            raise RootNotFoundError(f"root {root!r} is not followed")
+        return self.subscriber.source(root), parse_path(path)
+
+    async def dataset(self, address: str) -> tuple[Source, Entry]:
+        source, path = self.followed(address)
+        entry = await source.entry(path)
+        if entry.kind in ("group", "link"):
+            raise DatasetNotFoundError(f"no dataset {path!r} in root {source.root!r}")
+        return source, entry
+
+    async def send_whole(self, source: Source, entry: Entry) -> None:
+        """A dataset as one frame: the stored one where there is one; plain files are packed as ``NAME.b2``."""
+        filename = last_name(entry.path)
+        if filename.endswith(_FRAME_SUFFIXES):
+            if await _is_stored_frame(source, entry):
+                await self.send_stored(source, entry.path, filename)
+                return
+        elif entry.kind == "file":
+            filename += _PLAIN_FRAME_SUFFIX
+        self.send_frame(await self.frames.whole_frame(source, entry), filename)
+
+    def send_frame(self, frame: bytes, filename: str = "") -> None:
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        if filename:
+            self.set_header("Content-Disposition", attachment(filename))
+        self.write(frame)
+
+
+class _OldError(NotFoundError):
+    """404 with a text that old clients show."""
+
+
+async def _is_stored_frame(source: Source, entry: Entry) -> bool:
+    """Is the dataset a file of its own that is one contiguous frame?"""
+    try:
+        stored = await source.read_file(entry.path, 0, 16)
+        head = b"".join([part async for part in stored.parts])
+    except (UnsupportedDatasetError, SourceUnavailableError):
+        return False  # inside another file, or away: made from blocks, which may be cached
+    return head[2:10] == _FRAME_MAGIC
+
+
+class OldRootsAnswers(OldAnswers):
+    """``GET /api/roots``: by name, the area that is always there included."""
+
+    async def answer_get(self) -> None:
+        roots = await self.subscriber.roots()
+        form: dict[str, Any] = {
+            root["name"]: {
+                "name": root["name"],
+                "http": host_and_port(root["http"]),
+                "subscribed": True if root["followed"] else None,
+            }
+            for root in roots
+        }
+        form[PUBLIC_AREA] = {"name": PUBLIC_AREA, "http": "", "subscribed": True}
+        self.write_json(form)
+
+
+class OldSubscribeAnswers(OldAnswers):
+    """``POST /api/subscribe/ROOT`` -> ``"Ok"``, with its publisher away, too."""
+
+    changes_state = True
+
+    async def answer_post(self, root: str) -> None:
+        if root in _AREAS_OF_USERS:
+            raise AuthenticationError(f"Subscribing to {root} requires authentication")
+        if root != PUBLIC_AREA:
+            try:
+                await self.subscriber.follow(root)
+            except NotFoundError:
+                raise _OldError(f"{root} not known by the broker") from None
+        self.write_json("Ok")
+
+
+class OldListAnswers(OldAnswers):
+    """``GET /api/list/PATH``: datasets below a path, relative to it."""
+
+    async def answer_get(self, address: str) -> None:
+        root, _, path = address.partition("/")
+        if root in _AREAS_OF_USERS:
+            raise _OldError(f"{root} needs authentication")
+        path = parse_path(path)
+        if root != PUBLIC_AREA and root not in {r["name"] for r in await self.subscriber.roots()}:
+            raise _OldError(f"{root} not known by the broker")
+        paths: list[str] = []
+        if self.subscriber.is_followed(root):
+            try:
+                paths = await self._below(self.subscriber.source(root), path)
+            except SourceUnavailableError:
+                paths = []  # as the older system: nothing is known of it yet
+        self.write_json(paths)
+
+    async def _below(self, source: Source, path: str) -> list[str]:
+        paths: list[str] = []
+        after: str | None = ""
+        try:
+            while after is not None:
+                page = await source.catalog(CatalogQuery(under=path, after=after, limit=MAX_PAGE))
+                paths += await self.subscriber.run(_listed, page.items)
+                after = page.next
+        except DatasetNotFoundError:
+            return await self._itself(source, path)
+        start = len(path) + 1 if path else 0
+        return sorted(p[start:] for p in paths)
+
+    async def _itself(self, source: Source, path: str) -> list[str]:
+        try:
+            entry = await source.entry(path)
+        except DatasetNotFoundError:
+            return []
+        return [last_name(entry.path)] if entry.has_data else []
+
+
+def _listed(items: tuple[str, ...]) -> list[str]:
+    """Paths of the entries that the old REST can carry."""
+    forms = [json.loads(text) for text in items]
+    return [f["path"] for f in forms if f["kind"] in ("array", "file") and f["geometry"]["dtype"] != "vlen-utf8"]
+
+
+class OldInfoAnswers(OldAnswers):
+    """``GET /api/info/PATH``: metadata."""
+
+    async def answer_get(self, address: str) -> None:
+        source, entry = await self.dataset(address)
+        self.write_json(info_json(entry, f"{source.root}/{entry.path}"))
+
+
+class OldFetchAnswers(OldAnswers):
+    """``GET /api/fetch/PATH?slice_=S``: a contiguous frame of a slice, or of all."""
+
+    async def answer_get(self, address: str) -> None:
+        source, entry = await self.dataset(address)
+        parsed = parse_slice(self.query_texts().get("slice_", ""), entry)
+        if parsed is None:
+            await self.send_whole(source, entry)
+        else:
+            self.send_frame(await self.frames.slice_frame(source, entry, parsed))
+
+
+class OldChunkAnswers(OldAnswers):
+    """``GET /api/chunk/PATH?nchunk=N``: one compressed chunk."""
+
+    async def answer_get(self, address: str) -> None:
+        text = self.query_texts().get("nchunk", "")
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            self.set_status(422)
+            detail = {"type": "int_parsing", "loc": ["query", "nchunk"], "msg": "nchunk has to be a number from 0"}
+            self.write_json({"detail": [{**detail, "input": text[:40]}]})
+            return
+        source, entry = await self.dataset(address)
+        self.send_frame(await self.frames.chunk(source, entry, int(text)))
+
+
+class OldDownloadAnswers(OldAnswers):
+    """``GET /api/download/PATH``: a file as it is, a dataset as a frame; always to be saved, never shown."""
+
+    async def answer_get(self, address: str) -> None:
+        source, path = self.followed(address)
+        entry = await source.entry(path)
+        if entry.kind == "array" or last_name(entry.path).endswith(_FRAME_SUFFIXES):
+            await self.send_whole(source, entry)
+        elif entry.version:
+            await self.send_stored(source, entry.path, last_name(entry.path))
+        else:
+            raise DatasetNotFoundError(f"no dataset {path!r} in root {source.root!r}")
+
+
+class OldAreaAnswers(OldAnswers):
+    """Verbs that write to areas, which have no user here to belong to."""
+
+    changes_state = True
+
+    def initialize(self, refusal: str, **kwargs: Any) -> None:  # type: ignore[override]
+        self.refusal = refusal
+        super().initialize(**kwargs)
+
+    async def answer_post(self, address: str = "") -> None:
+        raise AuthenticationError(f"{self.refusal} requires authentication")
+
+
+FOLLOW_ROUTE = r"/api/v1/roots/([^/]+)/follow"
+_OLD_ROUTES: tuple[tuple[str, type[OldAnswers], str], ...] = (
+    (r"/api/roots", OldRootsAnswers, ""),
+    (r"/api/subscribe/([^/]*)", OldSubscribeAnswers, ""),
+    (r"/api/list/(.*)", OldListAnswers, ""),
+    (r"/api/info/(.*)", OldInfoAnswers, ""),
+    (r"/api/fetch/(.*)", OldFetchAnswers, ""),
+    (r"/api/chunk/(.*)", OldChunkAnswers, ""),
+    (r"/api/download/(.*)", OldDownloadAnswers, ""),
+    (r"/api/upload/(.*)", OldAreaAnswers, "Uploading"),
+    (r"/api/remove/(.*)", OldAreaAnswers, "Removing files"),
+    (r"/api/move/", OldAreaAnswers, "Moving files"),
+    (r"/api/copy/", OldAreaAnswers, "Copying files"),
+    (r"/api/lazyexpr/", OldAreaAnswers, "Creating lazy expressions"),
+)
+
+
+def subscriber_routes(
+    subscriber: Subscriber, frames: FrameMaker, limits: Any
+) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+    """All routes of a subscriber but ``health`` and logins: pattern, answers (to be bound) and their arguments."""
+    sources: dict[str, Any] = {"sources": subscriber, "limits": limits}
+    routes: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
+        (pattern, answers, sources) for pattern, answers in SOURCE_ROUTES
+    ]
+    routes.append((ANNOUNCE_ROUTE, AnnounceAnswers, {**sources, "announcer": subscriber}))
+    routes.append((FOLLOW_ROUTE, FollowAnswers, {**sources, "subscriber": subscriber}))
+    for pattern, answers, refusal in _OLD_ROUTES:
+        arguments = {**sources, "subscriber": subscriber, "frames": frames}
+        routes.append((pattern, answers, {**arguments, "refusal": refusal} if refusal else arguments))
+    return routes

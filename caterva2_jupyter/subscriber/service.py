@@ -1,0 +1,92 @@
+"""A subscriber with all that it owns: threads, cache, connections, frames. Both servers start and stop this.
+
+It chooses directories and makes the parts; what they do is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..config import SubscriberConfig
+from ..core.metadata import Entry
+from ..core.source import Source
+from ..storage.block_cache import BlockCache
+from ..web.source_handlers import Limits
+from .broker_link import BrokerLink
+from .followed_state import FollowedState
+from .frames import FrameMaker
+from .publisher_link import PublisherLink
+from .sources import CachedSource
+from .subscriber import Link, Subscriber
+from .upstreams import HttpUpstreams
+
+__all__ = ["SubscriberService"]
+
+WORKERS = 8
+
+
+class SubscriberService:
+    """The parts of a subscriber, put together as the configuration says.
+
+    Parameters
+    ----------
+    config : SubscriberConfig
+
+    Attributes
+    ----------
+    subscriber : Subscriber
+    frames : FrameMaker
+    limits : Limits
+    executor : ThreadPoolExecutor
+
+    Raises
+    ------
+    ConfigError
+        When certificates cannot be used.
+    """
+
+    def __init__(self, config: SubscriberConfig) -> None:
+        self.config = config
+        self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-subscriber")
+        self.frames = FrameMaker()
+        self.limits = Limits()
+        self._upstreams = HttpUpstreams(config.network)
+        # Of two processes with one cache directory, the second takes another one, and replicas beside it.
+        self._cache = BlockCache(config.cachedir / "blocks", config.cache_quota_nbytes)
+        catalogs = self._cache.directory.with_name(self._cache.directory.name.replace("blocks", "catalogs", 1))
+        self.subscriber = Subscriber(
+            self._upstreams,
+            self._links(),
+            self._cached,
+            catalogs,
+            FollowedState(config.statedir / "db.json"),
+            self.executor,
+            config.follow,
+        )
+
+    def _links(self) -> list[Link]:
+        links: list[Link] = []
+        if self.config.broker is not None:
+            links.append(BrokerLink(self.config.broker, self.config.network))
+        for url in self.config.publishers:
+            links.append(self._publisher_link(url))
+        return links
+
+    def _publisher_link(self, url: str) -> PublisherLink:
+        return PublisherLink(
+            url, lambda: self._upstreams.list_roots(url), lambda root: self._upstreams.source(url, root)
+        )
+
+    def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
+        return CachedSource(source, self._cache, self.executor, lookup)
+
+    async def start(self) -> None:
+        await self.subscriber.start()
+
+    async def stop(self) -> None:
+        """Stop, and let another process have the cache."""
+        await self.subscriber.stop()
+        self.frames.close()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self._cache.close()
