@@ -101,9 +101,9 @@ class ReadRequest:
         if len(body) > MAX_REQUEST_NBYTES:
             raise RequestError(f"a read request has at most {MAX_REQUEST_NBYTES} bytes")
         try:
-            form = json.loads(body)
+            form = json.loads(body, object_pairs_hook=_distinct)
         except (ValueError, RecursionError):
-            raise RequestError("the body is not JSON") from None
+            raise RequestError("the body is not JSON, or has a key twice") from None
         if not isinstance(form, Mapping):
             raise RequestError("a read request is a JSON object")
         unknown = set(form) - {"path", "version", "selection", "window", "held", "mode"}
@@ -131,6 +131,14 @@ class ReadRequest:
             window=None if window is None else (window[0], window[1]),
             held=None if held is None else unpack_held(held),
         )
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are distinct: of two, others might take the other one."""
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return form
 
 
 def pack_held(held: npt.NDArray[np.bool_]) -> str:

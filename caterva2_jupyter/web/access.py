@@ -7,6 +7,7 @@ cannot be made without one. Nothing here reads requests' bodies or decides what 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -140,8 +141,9 @@ class RequestGuard:
             raise AccessDeniedError("requests from other sites are refused")
 
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/\[\]]+))(?::\d*)?", re.ASCII)
+
+
 def _hostname(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    match = _HOST.fullmatch(host.lower())
+    return (match.group(1) or match.group(2)).rstrip(".") if match else ""

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import ssl
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application
 
 from ..config import Address, NetworkConfig
@@ -32,6 +32,7 @@ MAX_HEADER_NBYTES = 64 << 10
 IDLE_CONNECTION_S = 600
 BODY_S = 60
 STOP_S = 5
+BACKLOG = 1024
 
 
 class Service(Protocol):
@@ -127,22 +128,64 @@ def listen(application: Application, address: Address, network: NetworkConfig) -
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
-    return bind_sockets(address.port, address.listen_host or None)
+    """Sockets at all addresses of the host, on one port; those of a family that this machine lacks are left out."""
+    found = socket.getaddrinfo(
+        address.listen_host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    port, problem = address.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # no IPv6 here
+            problem = error
+            continue
+        try:
+            if os.name != "nt":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind((where[0], port, *where[2:]))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            problem = error
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            for other in sockets:
+                other.close()
+            raise
+        sockets.append(sock)
+        port = sock.getsockname()[1]
+    if not sockets:
+        raise problem
+    return sockets
 
 
 def _bind_unix(path: str) -> socket.socket:
-    # Tornado replaces any socket file, also one that a living service listens at.
+    """A socket at a path: that of a service which died is replaced, nothing else is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except FileNotFoundError:
             pass
+        except ConnectionRefusedError:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise OSError(errno.EEXIST, "there is a file of that name, which is not a socket") from None
+            os.unlink(path)
         else:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        return bind_unix_socket(path)
-    except ValueError:
-        raise OSError(errno.EEXIST, "there is a file of that name, which is not a socket") from None
+        sock.setblocking(False)
+        sock.bind(path)
+        os.chmod(path, 0o600)  # nobody can connect before it listens
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _cannot_listen(address: Address, error: OSError) -> str:

@@ -209,21 +209,19 @@ def make_application(routes: Sequence[Route], guard: RequestGuard, settings: Map
         ``(pattern, handler class, arguments of its initialize)``; every handler is a `ServiceHandler`.
     guard : RequestGuard
     settings : mapping
-        More settings of Tornado's.
+        More settings of Tornado's, or others than ours.
     """
     for pattern, handler, _ in routes:
         if not issubclass(handler, ServiceHandler):
             raise TypeError(f"the handler of {pattern} is not a ServiceHandler")
-    return Application(
-        list(routes),
-        default_handler_class=_NoSuchRoute,
-        default_handler_args={"policy": Open()},
-        log_function=_log_request,
-        request_guard=guard,
+    defaults: dict[str, Any] = {
+        "default_handler_class": _NoSuchRoute,
+        "default_handler_args": {"policy": Open()},
+        "log_function": _log_request,
+        "request_guard": guard,
         # Half-open connections are noticed within two intervals.
-        websocket_ping_interval=PING_INTERVAL_S,
-        websocket_ping_timeout=PING_INTERVAL_S,
-        websocket_max_message_size=64 << 20,
-        compress_response=False,
-        **settings,
-    )
+        "websocket_ping_interval": PING_INTERVAL_S,
+        "websocket_ping_timeout": PING_INTERVAL_S,
+        "websocket_max_message_size": 64 << 20,
+    }
+    return Application(list(routes), **{**defaults, **settings})
