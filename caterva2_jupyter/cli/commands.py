@@ -103,7 +103,7 @@ def info(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Tell what is known about a dataset."""
     root, path = split_address(options.dataset)
     entry = client.entry(join(root, path))
-    form = info_json(entry) if entry.has_data else _describe(entry)
+    form = info_json(entry, urlpath=join(root, entry.path)) if entry.has_data else _describe(entry)
     if options.json:
         out.json(form)
     else:
