@@ -35,7 +35,7 @@ log = logging.getLogger("caterva2_jupyter.web")
 
 Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
-PING_INTERVAL_S = 10
+PING_INTERVAL_S = 5
 
 
 def strong_etag(body: bytes) -> str:
