@@ -168,6 +168,7 @@ class Client:
         RootNotFoundError, DatasetNotFoundError, InvalidPathError
         """
         root, path = self._split(address)
+        self._session.follow(root)
         if not path:
             return self._root(root)
         return open_path(self._session, root, path)
@@ -206,11 +207,11 @@ class Client:
         ------
         RootNotFoundError
         """
-        self._session.service.follow(DatasetAddress("", *self._split(root)).root)
+        self._session.service.follow(self._split(root)[0])
 
     def unfollow(self, root: str) -> None:
         """Have the subscriber stop following a root."""
-        self._session.service.unfollow(DatasetAddress("", *self._split(root)).root)
+        self._session.unfollow(self._split(root)[0])
 
     def announce(self, address: str) -> None:
         """Have a root's publisher look now whether something changed at a path.

@@ -92,21 +92,23 @@ class _Receiver:
     def take(self, record: BlockRecord) -> None:
         while self._current is None or self._current.nchunk != record.nchunk:
             self._advance(record.nchunk)
-        wanted = self._current.blocks
+        self._place(self._current, record)
+        # After it was placed: what does not decode has not come.
         if record.is_whole:
             self._missing[:] = False
         else:
-            self._missing &= ~np.isin(wanted, record.ids.astype(np.int64), assume_unique=True)
-        self._place(self._current, record)
+            self._missing &= ~np.isin(self._current.blocks, record.ids.astype(np.int64), assume_unique=True)
 
     def _advance(self, nchunk: int) -> None:
         self._check_current()
         if self._current is not None:
             self._done += len(self._current.blocks)
-        self._current = next(self._projections, None)
-        if self._current is None or self._current.nchunk > nchunk:
+            self._current = None
+        projection = next(self._projections, None)
+        if projection is None or projection.nchunk > nchunk:
             raise IntegrityError(f"a record of chunk {nchunk} was not asked for, or is out of order")
-        self._missing = np.ones(len(self._current.blocks), dtype=bool)
+        self._current = projection
+        self._missing = np.ones(len(projection.blocks), dtype=bool)
 
     def _check_current(self) -> None:
         if self._missing.any():
@@ -123,7 +125,7 @@ class _Receiver:
     def received(self) -> int:
         """How many blocks, from the piece's first on, are there without a gap."""
         if self._current is None:
-            return 0
+            return self._done
         if not self._missing.any():
             return self._done + len(self._current.blocks)
         return self._done + int(np.argmax(self._missing))

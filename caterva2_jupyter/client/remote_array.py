@@ -48,9 +48,6 @@ class RemoteArray(RemoteDataset):
     array([115.+115.j, 116.+116.j, 117.+117.j, 118.+118.j, 119.+119.j])
     """
 
-    # NumPy scalars and arrays leave binary operations with one of these to it: it is not an operand.
-    __array_priority__ = -1.0
-
     def __init__(self, session: Session, root: str, entry: Entry, fields: tuple[Field, ...] = ()) -> None:
         super().__init__(session, root, entry)
         self._fields = fields

@@ -94,9 +94,7 @@ class Service:
 
     def _json(self, method: str, route: str, params: Mapping[str, str] | None = None, body: object = None) -> Any:
         raw = None if body is None else json.dumps(body).encode()
-        with self.transport.request(
-            method, _API + route, params=params, body=raw, idempotent=method == "GET"
-        ) as answer:
+        with self.transport.request(method, _API + route, params=params, body=raw) as answer:
             return answer.json() if answer.status != 204 else None
 
     def health(self) -> Mapping[str, Any]:

@@ -5,9 +5,13 @@ One per ``Client``, shared by all that it opens. Pickles as the service's addres
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ..core.metadata import Entry
+from ..errors import AccessDeniedError, AuthenticationError
 from .reader import Reader
 from .service import Service
+from .transport import NoSuchRouteError
 
 __all__ = ["DEFAULT_MAX_NBYTES", "Session"]
 
@@ -28,6 +32,7 @@ class Session:
         self.service = service
         self.max_nbytes = max_nbytes
         self.reader = Reader(service)
+        self._followed: set[str] = set()
 
     def __reduce__(self) -> tuple[type[Session], tuple[Service, int]]:
         return Session, (self.service, self.max_nbytes)
@@ -36,6 +41,25 @@ class Session:
         """Close connections and let the worker threads go."""
         self.reader.close()
         self.service.transport.close()
+
+    def follow(self, root: str) -> None:
+        """Have the service follow a root, once, where it follows roots and we may say so.
+
+        Raises
+        ------
+        RootNotFoundError
+        """
+        if root in self._followed or root.startswith("@"):
+            return
+        # A publisher follows nothing, and who may only read can do so all the same.
+        with suppress(NoSuchRouteError, AccessDeniedError, AuthenticationError):
+            self.service.follow(root)
+        self._followed.add(root)
+
+    def unfollow(self, root: str) -> None:
+        """Have the service forget a root, until it is asked for again."""
+        self.service.unfollow(root)
+        self._followed.discard(root)
 
     def complete(self, root: str, entry: Entry) -> Entry:
         """The entry with all its attributes: asked for when they were too large for a listing."""

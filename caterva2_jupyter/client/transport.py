@@ -44,7 +44,7 @@ from ..errors import (
     error_from_json,
 )
 
-__all__ = ["Answer", "Credentials", "Timeouts", "Transport"]
+__all__ = ["Answer", "Credentials", "NoSuchRouteError", "Timeouts", "Transport"]
 
 MAX_JSON_NBYTES = 256 << 20
 MAX_ERROR_NBYTES = 1 << 20
@@ -79,6 +79,10 @@ class Timeouts:
     connect_s: float = 5.0
     progress_s: float = 60.0
     retries: int = 2
+
+
+class NoSuchRouteError(SourceUnavailableError):
+    """Something answers there that does not know the route: another kind of service, or another base path."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -271,9 +275,10 @@ class Transport:
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        idempotent: bool = True,
     ) -> Answer:
         """Send a request, and give its answer when the status is 2xx.
+
+        It may be sent more than once: every request of v1 may be.
 
         Parameters
         ----------
@@ -284,8 +289,6 @@ class Transport:
             Of the query, not encoded.
         body : bytes, optional
             JSON, unless ``headers`` say otherwise.
-        idempotent : bool
-            May it be sent again when the connection broke?
 
         Raises
         ------
@@ -294,7 +297,7 @@ class Transport:
         SourceUnavailableError, DeadlineError
             When the service cannot be reached, or is too slow.
         """
-        tries = self.timeouts.retries if idempotent else 0
+        tries = self.timeouts.retries
         attempt, logged_in = 0, False
         while True:
             pause_s = 0.0
@@ -391,9 +394,9 @@ class Transport:
             return AuthenticationError(
                 f"{self.url} refuses: {detail or 'no valid credentials'}; give token=, or set CATERVA2_TOKEN"
             )
-        if not is_ours and status == 404:
-            return SourceUnavailableError(
-                f"{self.url} answers, but not as a Caterva2 service that can do this (404): is its base path right?"
+        if not is_ours and status in (404, 405):
+            return NoSuchRouteError(
+                f"{self.url} answers ({status}), but not as a Caterva2 service that can do that: check its base path"
             )
         if not isinstance(form, Mapping):
             form = {"detail": f"{self.url} answered with status {status}"}

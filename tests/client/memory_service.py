@@ -8,8 +8,6 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tornado.web import RequestHandler
-
 from caterva2_jupyter.config import Address, NetworkConfig
 from caterva2_jupyter.core.source import Source
 from caterva2_jupyter.errors import RootNotFoundError
@@ -44,7 +42,15 @@ class Directory:
         self.announced.append((root, path))
 
 
-class _FollowHandler(ServiceHandler):
+class _Noting(ServiceHandler):
+    """Writes down what is asked for, before it is answered."""
+
+    def prepare(self) -> None:
+        self.settings["requests"].append(f"{self.request.method} {self.request.path.rpartition('/api/v1/')[2]}")
+        super().prepare()
+
+
+class _FollowHandler(_Noting):
     def initialize(self, directory: Directory, policy: Any) -> None:  # type: ignore[override]
         self.directory = directory
         super().initialize(policy)
@@ -105,20 +111,15 @@ class MemoryService:
         self.directory = Directory(self._sources)
         policy = NetworkToken([token]) if token else Open()
         common = {"sources": self.directory, "limits": Limits(), "policy": policy}
-        routes: list[Any] = [(base + p, bind(answers, ServiceHandler), common) for p, answers in SOURCE_ROUTES]
+        routes: list[Any] = [(base + p, bind(answers, _Noting), common) for p, answers in SOURCE_ROUTES]
         routes += [
-            (base + ANNOUNCE_ROUTE, bind(AnnounceAnswers, ServiceHandler), common | {"announcer": self.directory}),
+            (base + ANNOUNCE_ROUTE, bind(AnnounceAnswers, _Noting), common | {"announcer": self.directory}),
             (base + r"/api/v1/roots/([^/]+)/follow", _FollowHandler, {"directory": self.directory, "policy": policy}),
             (base + "/api/v1/health", HealthHandler, {"service": "subscriber"}),
         ]
-        application = make_application(routes, RequestGuard.for_service(address))
-        application.settings["log_function"] = self._note
+        application = make_application(routes, RequestGuard.for_service(address), {"requests": self.requests})
         self._listener = listen(application, address, network)
         self.url = self._listener.url + base
-
-    def _note(self, handler: RequestHandler) -> None:
-        request = handler.request
-        self.requests.append(f"{request.method} {request.path.rpartition('/api/v1/')[2]}")
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run on the service's event loop, and wait."""
