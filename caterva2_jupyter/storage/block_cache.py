@@ -106,7 +106,7 @@ class BlockCache:
         self._failing = self._closed = False
         self.directory, self._lock_fd = _take_directory(Path(directory))
         self._scan()
-        self._evict(0, None)
+        self._reserve(0, None)
 
     def __enter__(self) -> BlockCache:
         return self
@@ -179,35 +179,57 @@ class BlockCache:
         keys = [k for k, log in self._logs.items() if log.users == 0][:surplus]
         return [self._logs.pop(k) for k in keys]
 
-    def _resized(self, key: str, log: _Log, nbytes: int) -> None:
+    def _resized(self, key: str, log: _Log, reserved_nbytes: int = 0) -> None:
+        """Account a version by what its files are now, in place of what was reserved for it."""
         with self._lock:
+            self._usage -= reserved_nbytes
             if self._logs.get(key) is log:  # one that was evicted meanwhile is on disk no more
-                self._usage += nbytes - self._sizes.get(key, 0)
-                self._sizes[key] = nbytes
+                self._usage += log.nbytes - self._sizes.pop(key, 0)
+                if log.nbytes:
+                    self._sizes[key] = log.nbytes
 
-    def _evict(self, nbytes: int, own: str | None) -> bool:
-        """Make room for ``nbytes``; False when version ``own``, last of all, went too, or nothing helps."""
+    def _reserve(self, nbytes: int, own: str | None) -> bool:
+        """Make room for ``nbytes``.
+
+        Returns
+        -------
+        bool
+            False when they are over the quota, or when version ``own`` itself had to go: the last of all.
+        """
+        if nbytes > self.quota_nbytes:
+            return False
         trash: list[Path] = []
-        room = nbytes <= self.quota_nbytes
+        idle: list[_Log] = []
+        went = False
         with self._lock:
-            while room and self._usage + nbytes > self.quota_nbytes and self._sizes:
-                key = next((k for k in self._sizes if k != own), own)
+            while not went and self._usage + nbytes > self.quota_nbytes:
+                key = next((k for k in self._sizes if k != own and self._may_go(k)), own)
                 if key is None or key not in self._sizes:
                     break
-                room = key != own
+                went = key == own
                 self._usage -= self._sizes.pop(key)
-                self._logs.pop(key, None)  # its users keep their files, which are unlinked now
+                log = self._logs.pop(key, None)
+                if log is not None and log.users == 0:
+                    idle.append(log)  # others are closed by their last user; their files are unlinked then
                 self.counters.evicted += 1
                 self._serial += 1
                 goal = self.directory / f"{_TRASH}{os.getpid()}-{self._serial}"
                 with suppress(OSError):
                     os.rename(self.directory / key, goal)
                     trash.append(goal)
+            has_room = not went and self._usage + nbytes <= self.quota_nbytes
+            if has_room:
+                self._usage += nbytes
+        for log in idle:
+            log.close()
         for path in trash:
             shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):
-                path.parent.rmdir()
-        return room
+        return has_room
+
+    def _may_go(self, key: str) -> bool:
+        # Files that are being opened at this moment must stay what they are.
+        log = self._logs.get(key)
+        return log is None or log.users == 0 or log.is_open
 
     def _drop(self, path: Path) -> None:
         self.counters.dropped += 1
@@ -234,6 +256,8 @@ class BlockCache:
             if dataset.name.startswith(_TRASH):
                 shutil.rmtree(dataset.path, ignore_errors=True)
                 continue
+            with suppress(OSError):
+                os.rmdir(dataset.path)  # nothing is in it
             with suppress(OSError):
                 for version in os.scandir(dataset.path):
                     files = {f.name: f.stat() for f in os.scandir(version.path)}
@@ -301,7 +325,7 @@ class CachedVersion:
                 if bad:
                     self._cache.counters.corrupt += len(bad)
                     log.forget(nchunk, rows[np.isin(rows["block"], bad)])
-                    self._cache._resized(self.key, log, log.nbytes)
+                    self._cache._resized(self.key, log)
                     if WHOLE in bad:
                         records = self.get(nchunk, blocks)
                 return records
@@ -328,15 +352,20 @@ class CachedVersion:
         try:
             for _ in range(2):  # twice when this version itself had to go to make room
                 with self._cache._using(self) as log, log.lock:
-                    index = log.load(self._cache, create=True)
+                    index = log.load(self._cache)
                     fresh = [r for r in (_unknown(r, index.chunk(r.nchunk)) for r in records) if r is not None]
                     if not fresh:
                         return 0
-                    if self._cache._evict(log.cost(fresh), self.key):
+                    reserved = log.cost(fresh)
+                    if not self._cache._reserve(reserved, self.key):
+                        continue
+                    try:
+                        log.load(self._cache, create=True)
                         log.append(fresh)
-                        self._cache._resized(self.key, log, log.nbytes)
-                        self._cache._recovered()
-                        return sum(len(r.ids) for r in fresh)
+                    finally:
+                        self._cache._resized(self.key, log, reserved)
+                    self._cache._recovered()
+                    return sum(len(r.ids) for r in fresh)
         except OSError as error:
             self._cache._failed(error)
         self._cache.counters.refused += asked
@@ -408,6 +437,10 @@ class _Log:
         self._data_end = self._journal_end = self._meta_nbytes = 0
 
     @property
+    def is_open(self) -> bool:
+        return self._index is not None
+
+    @property
     def nbytes(self) -> int:
         return self._data_end + self._journal_end + self._meta_nbytes
 
@@ -424,12 +457,13 @@ class _Log:
                     meta = None
                 if meta is None and self.path.exists():
                     cache._drop(self.path)  # damaged, from another format, or another dataset's
+                    cache._resized(self._version.key, self)
                 if meta is None and not create:
                     return _Index(_NO_BLOCKS)
                 if meta is None:
                     _make_version(self.path, expected)
                 self._replay()
-                cache._resized(self._version.key, self, self.nbytes)
+                cache._resized(self._version.key, self)
             assert self._index is not None
             return self._index
 
@@ -464,7 +498,7 @@ class _Log:
     def cost(self, records: Sequence[BlockRecord]) -> int:
         """Bytes that ``append`` may need, and those of the files as they are made."""
         bodies = sum(len(r.head) + len(r.body) + len(r.ids) * JOURNAL_DTYPE.itemsize for r in records)
-        return bodies + (self._meta_nbytes if self._journal_end == 0 else 0)
+        return bodies + (0 if self.is_open else len(json.dumps(self._version._meta())))
 
     def append(self, records: Sequence[BlockRecord]) -> None:
         """Write blocks, then the journal records that make them count."""
@@ -604,7 +638,8 @@ def _same_meta(meta: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 
 def _make_version(path: Path, meta: dict[str, Any]) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     part = path / f"{_META}{_PART}"
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
