@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib.util
 import logging
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,7 @@ T = TypeVar("T")
 READERS = 8
 RETRY_S = (1.0, 30.0)
 HEARTBEAT_S = 5.0
+UNSETTLED_S = 0.5
 
 # Their content says whether it is complete: what is cut short cannot be opened, and is not announced.
 SELF_DESCRIBING = frozenset(
@@ -78,14 +81,14 @@ class Publisher:
         statedir = Path(os.path.abspath(config.statedir))
         if root is None:
             _check_root(config, statedir)
-        self._lock_fd = _lock_statedir(statedir)
-        try:
+        with ExitStack() as opened:
+            opened.callback(os.close, _lock_statedir(statedir))
             self.owner_id = _read_owner(statedir / "owner")
-            self._root = open_root(config.root, self.owner_id) if root is None else root
+            self._root = open_root(config.root, self.owner_id, opened) if root is None else root
             self.store = CatalogStore(_catalog_path(statedir, self._root.watched), config.name)
-        except BaseException:
-            os.close(self._lock_fd)
-            raise
+            opened.callback(self.store.close)
+            opened.callback(self._root.close)
+            self._opened = opened.pop_all()
         self.hub = EventHub()
         self.executor = ThreadPoolExecutor(READERS, "publisher")
         self._source = ThreadedSource(self.name, self._root, self.store, self.hub, self.executor, HEARTBEAT_S)
@@ -137,9 +140,7 @@ class Publisher:
             await asyncio.gather(self._watching, return_exceptions=True)
         # Threads that still read end first; then there is nobody who would use what is closed.
         await asyncio.to_thread(self.executor.shutdown, wait=True, cancel_futures=True)
-        self._root.close()
-        self.store.close()
-        os.close(self._lock_fd)
+        await asyncio.to_thread(self._opened.close)
 
     async def _keep_up(self) -> None:
         todo = Changes(everything=True)
@@ -147,6 +148,7 @@ class Publisher:
         while True:
             try:
                 await self._apply(todo)
+                unsettled = await self._run(self._root.unsettled)
             except Exception:
                 # Whatever a damaged file or a full disk does: the root goes on being served and watched.
                 log.exception("cannot bring the index of %r up to date: again in %g s", self.name, retry_s)
@@ -158,7 +160,11 @@ class Publisher:
             self.scanned.set()
             if self._watcher is None:
                 return
-            todo = await self._watcher.next_changes()
+            try:
+                async with asyncio.timeout(UNSETTLED_S if unsettled else None):
+                    todo = await self._watcher.next_changes()
+            except TimeoutError:
+                todo = Changes(frozenset(unsettled))
 
     async def _apply(self, changes: Changes) -> None:
         if not changes.everything:
@@ -218,7 +224,11 @@ def open_root(path: Path, owner_id: str) -> Root:
     if path.is_dir():
         from ..storage.directory_root import DirectoryRoot
 
-        return DirectoryRoot(path, owner_id)
+        if importlib.util.find_spec("h5py") is None:
+            return DirectoryRoot(path, owner_id)  # HDF5 files in it are files like any other
+        from ..storage.hdf5_root import hdf5_trees
+
+        return DirectoryRoot(path, owner_id, hdf5_trees(path, owner_id))
     try:
         from ..storage.hdf5_root import Hdf5Root
     except ImportError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,6 @@ from ..core.blocks import BlockRecord, checksum_seed
 from ..core.chunk_grid import ChunkProjection
 from ..core.codec import encode_blocks, encode_strings
 from ..core.metadata import Entry, Geometry, dataset_id
-from ..core.paths import join
 from ..errors import (
     AccessDeniedError,
     DatasetChangedError,
@@ -75,13 +74,10 @@ class Hdf5File:
         Directory that nothing is opened outside of.
     path : str
         Of the file, relative to it.
-    owner_id : str
-        Of the root, for ids.
+    owner_of : callable
+        The owner id that ids of datasets in a file (path relative to ``root``) are made with.
     worker : Hdf5Worker
         Shared by all files; closed by its owner.
-    prefix : str, optional
-        Path of the file in its root's catalog, when that is not ``path``: paths of entries are relative to
-        it, ids are made of both.
     follow : bool
         May links, virtual datasets and external storage name other files (inside of ``root``)?
 
@@ -95,20 +91,23 @@ class Hdf5File:
         self,
         root: Path,
         path: str,
-        owner_id: str,
+        owner_of: Callable[[str], str],
         worker: Hdf5Worker,
         *,
-        prefix: str | None = None,
         follow: bool = True,
     ) -> None:
         self._root = root
         self._path = path
-        self._owner_id = owner_id
+        self._owner_of = owner_of
         self._worker = worker
-        self._prefix = path if prefix is None else prefix
         self._follow_files = follow
 
-    def stamp(self, sources: Iterable[str] = ()) -> str:
+    @property
+    def stamp(self) -> str:
+        """The state of the file itself, now."""
+        return self.stamp_with(())
+
+    def stamp_with(self, sources: Iterable[str]) -> str:
         """The state of the file now, and of others that its content comes from.
 
         Parameters
@@ -124,17 +123,27 @@ class Hdf5File:
             own = Generation.from_stat(opened.status).stamp
         return _stamp(own, [self._state(path) for path in sources])
 
-    def entries(self) -> Iterator[tuple[Entry, str]]:
-        """Every entry with its stamp; the file's own (path ``""``, a group) first.
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, paths relative to the file; its own (path ``""``, a group) first.
+
+        ``storage["sources"]`` of the first names the other files that the content comes from.
 
         Raises
         ------
+        IntegrityError
+            When HDF5 cannot open it (it may be half-written).
         UnsupportedDatasetError
-            When it is not an HDF5 file that can be read now.
+            When HDF5 does not survive it.
         DatasetChangedError
             When it changed meanwhile: try again once it is quiet.
         """
         yield from _Listing(self).entries()
+
+    def stamped_entries(self) -> list[tuple[Entry, str]]:
+        """Every entry with its stamp (see ``stamp_with``), once all are known to be of one state."""
+        listing = _Listing(self)
+        entries = list(listing.entries())
+        return [(entry, listing.stamp) for entry in entries]
 
     def read_chunk(self, entry: Entry, projection: ChunkProjection, blocks: Sequence[int]) -> list[BlockRecord]:
         """As ``Root.read_chunk``."""
@@ -332,8 +341,9 @@ class _Listing:
         self._root, self._worker = file._root, file._worker
         self._trees: dict[str, tuple[Hdf5Tree, OpenedPath, str] | str] = {}
         self._seen: dict[str, _Source] = {}
+        self.stamp = ""
 
-    def entries(self) -> Iterator[tuple[Entry, str]]:
+    def entries(self) -> Iterator[Entry]:
         with ExitStack() as stack:
             opened = stack.enter_context(open_file(self._root, self._file._path))
             self._stack = stack
@@ -347,13 +357,12 @@ class _Listing:
                     raise DatasetChangedError(f"{source.path!r} changed while it was read")
             if Generation.of(opened.fd).stamp != state:
                 raise DatasetChangedError(f"{self._file._path!r} changed while it was read")
-            stamp = _stamp(state, self._seen.values())
+            self.stamp = _stamp(state, self._seen.values())
             top = entries[0]
             if self._seen:
                 top = replace(top, storage={**top.storage, "sources": sorted(self._seen)})
-            yield replace(top, version=version_tag(state), media_type=HDF5_MEDIA_TYPE), stamp
-            for entry in entries[1:]:
-                yield entry, stamp
+            yield replace(top, version=version_tag(state), media_type=HDF5_MEDIA_TYPE)
+            yield from entries[1:]
 
     def _settled(self, opened: OpenedPath) -> str:
         """Generation of a file that will not be taken for a later one."""
@@ -401,7 +410,7 @@ class _Listing:
         self._stack.enter_context(opened)
         try:
             tree = Hdf5Tree(opened.path, self._worker.index(opened.fd, state))
-        except UnsupportedDatasetError as error:
+        except (UnsupportedDatasetError, IntegrityError) as error:
             self._trees[name] = f"{name!r}: {error}"
         else:
             self._trees[name] = self._trees[opened.path] = (tree, opened, state)
@@ -477,10 +486,7 @@ class _Listing:
 
     def _id(self, tree: Hdf5Tree, path: str) -> str:
         """Shared by every link to one dataset."""
-        prefix = self._file._prefix if tree.file == self._own else tree.file
-        if tree.file != self._own and self._file._prefix != self._file._path:
-            prefix = f"//{tree.file}"
-        return dataset_id(self._file._owner_id, join(prefix, path.lstrip("/") + ".b2nd"))
+        return dataset_id(self._file._owner_of(tree.file), path.lstrip("/") + ".b2nd")
 
     def _scales(self, tree: Hdf5Tree, node: Mapping[str, Any]) -> dict[str, Any]:
         """What a netCDF reader needs to know of dimension scales, by path."""

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import ChunkProjection
 from ..core.events import Event
-from ..core.metadata import Entry
+from ..core.metadata import Entry, dataset_id
 from ..errors import (
     AccessDeniedError,
     ConfigError,
     DatasetChangedError,
     DatasetNotFoundError,
+    IntegrityError,
     UnsupportedDatasetError,
 )
 from .generation import Generation, version_tag
@@ -27,10 +28,34 @@ from .hdf5_worker import Hdf5Worker
 from .root import KnownEntry, Root, StoredFile
 from .safe_open import open_file, read_at
 
-__all__ = ["Hdf5Root"]
+__all__ = ["Hdf5Root", "hdf5_trees"]
 
 _PART_NBYTES = 256 << 10
 _ATTEMPTS = 3
+_NOT_NOW = (AccessDeniedError, DatasetChangedError, IntegrityError, UnsupportedDatasetError)
+
+
+def hdf5_trees(root: Path, owner_id: str, worker: Hdf5Worker | None = None) -> Callable[[Path, str], Hdf5File]:
+    """What a ``DirectoryRoot`` opens the HDF5 files inside of it with.
+
+    Parameters
+    ----------
+    root : Path
+        The directory.
+    owner_id : str
+        Of the root.
+    worker : Hdf5Worker, optional
+        One for all files otherwise, whose processes end with it.
+    """
+    shared = worker or Hdf5Worker()
+
+    def owner_of(file: str) -> str:
+        return dataset_id(owner_id, file)
+
+    def open_tree(path: Path, _: str) -> Hdf5File:
+        return Hdf5File(root, path.relative_to(root).as_posix(), owner_of, shared)
+
+    return open_tree
 
 
 class Hdf5Root(Root):
@@ -61,7 +86,11 @@ class Hdf5Root(Root):
         self._directory, self._name = real.parent, real.name
         self._worker = worker or Hdf5Worker()
         self._owns_worker = worker is None
-        self._file = Hdf5File(self._directory, self._name, owner_id, self._worker, prefix="", follow=follow)
+
+        def owner_of(file: str) -> str:
+            return owner_id if file == real.name else dataset_id(owner_id, f"//{file}")
+
+        self._file = Hdf5File(self._directory, self._name, owner_of, self._worker, follow=follow)
 
     def scan(self, known: Iterable[KnownEntry]) -> Iterator[tuple[Entry, str]]:
         before = list(known)
@@ -72,7 +101,7 @@ class Hdf5Root(Root):
             yield from self._listed()
         except DatasetNotFoundError:
             return
-        except (AccessDeniedError, DatasetChangedError, UnsupportedDatasetError):
+        except _NOT_NOW:
             # Being written: what is known of it stays listed until it can be opened.
             yield from ((k.entry, k.stamp) for k in before)
 
@@ -84,7 +113,7 @@ class Hdf5Root(Root):
             now = dict((e.path, (e, stamp)) for e, stamp in self._listed())
         except DatasetNotFoundError:
             now = {}
-        except (AccessDeniedError, DatasetChangedError, UnsupportedDatasetError):
+        except _NOT_NOW:
             return
         for path, (entry, stamp) in now.items():
             if path not in before or before[path].entry != entry or before[path].stamp != stamp:
@@ -96,7 +125,7 @@ class Hdf5Root(Root):
         """All entries at once: half of a file that changes meanwhile is never told."""
         for attempt in range(_ATTEMPTS):
             try:
-                return list(self._file.entries())
+                return self._file.stamped_entries()
             except DatasetChangedError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -107,7 +136,7 @@ class Hdf5Root(Root):
         if top is None:
             return False
         try:
-            return self._file.stamp(top.entry.storage.get("sources", ())) == top.stamp
+            return self._file.stamp_with(top.entry.storage.get("sources", ())) == top.stamp
         except (DatasetNotFoundError, AccessDeniedError):
             return False
 

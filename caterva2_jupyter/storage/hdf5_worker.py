@@ -89,10 +89,12 @@ class Hdf5Worker:
 
         Raises
         ------
+        IntegrityError
+            When HDF5 cannot open it.
         UnsupportedDatasetError
-            When HDF5 cannot read it.
+            When HDF5 did not survive it.
         """
-        for _, body in self._ask({"ask": "index"}, fd, state):
+        for _, body in self._ask({"ask": "index"}, fd, state, IntegrityError):
             yield from json.loads(body)
 
     def dataset(self, fd: int, state: str, path: str) -> StoredDataset:
@@ -263,6 +265,11 @@ class _Process:
                 raise _GoneError("crashed")
             position += count
         return bytes(buffer)
+
+    def __del__(self) -> None:
+        # A worker that nobody closed: its processes go with the last reference to it.
+        if hasattr(self, "_child"):
+            self.kill()
 
     def kill(self) -> None:
         self.is_ready = False
