@@ -112,10 +112,5 @@ def __dir__() -> list[str]:
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     """What Jupyter asks for when it loads the server extension; only then is it imported."""
-    try:
-        extension = import_module(".subscriber.extension", __name__)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"the Jupyter extension of caterva2-jupyter needs {error.name}: pip install 'caterva2-jupyter[lab]'"
-        ) from error
-    return [{"module": extension.__name__, "app": extension.SubscriberExtension}]
+    extension = import_module(".subscriber.extension", __name__)
+    return [{"module": extension.__name__, "app": extension.SubscriberApp}]

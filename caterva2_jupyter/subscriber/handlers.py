@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tornado.web import RequestHandler
-
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.legacy import info_json
 from ..core.metadata import Entry
@@ -32,6 +30,7 @@ from ..web.source_handlers import (
     ANNOUNCE_ROUTE,
     SOURCE_ROUTES,
     AnnounceAnswers,
+    Limits,
     SourceAnswers,
     StoredAnswers,
     attachment,
@@ -293,11 +292,11 @@ _OLD_ROUTES: tuple[tuple[str, type[OldAnswers], str], ...] = (
 
 
 def subscriber_routes(
-    subscriber: Subscriber, frames: FrameMaker, limits: Any
-) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+    subscriber: Subscriber, frames: FrameMaker, limits: Limits
+) -> list[tuple[str, type[SourceAnswers], dict[str, Any]]]:
     """All routes of a subscriber but ``health`` and logins: pattern, answers (to be bound) and their arguments."""
     sources: dict[str, Any] = {"sources": subscriber, "limits": limits}
-    routes: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
+    routes: list[tuple[str, type[SourceAnswers], dict[str, Any]]] = [
         (pattern, answers, sources) for pattern, answers in SOURCE_ROUTES
     ]
     routes.append((ANNOUNCE_ROUTE, AnnounceAnswers, {**sources, "announcer": subscriber}))

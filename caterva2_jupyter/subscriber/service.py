@@ -52,14 +52,11 @@ class SubscriberService:
         self.frames = FrameMaker()
         self.limits = Limits()
         self._upstreams = HttpUpstreams(config.network)
-        # Of two processes with one cache directory, the second takes another one, and replicas beside it.
-        self._cache = BlockCache(config.cachedir / "blocks", config.cache_quota_nbytes)
-        catalogs = self._cache.directory.with_name(self._cache.directory.name.replace("blocks", "catalogs", 1))
+        self._cache: BlockCache | None = None
         self.subscriber = Subscriber(
             self._upstreams,
             self._links(),
             self._cached,
-            catalogs,
             FollowedState(config.statedir / "db.json"),
             self.executor,
             config.follow,
@@ -79,14 +76,21 @@ class SubscriberService:
         )
 
     def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
+        assert self._cache is not None
         return CachedSource(source, self._cache, self.executor, lookup)
 
     async def start(self) -> None:
-        await self.subscriber.start()
+        """Open the cache, and begin to listen."""
+        config = self.config
+        cache = await self.subscriber.run(BlockCache, config.cachedir / "blocks", config.cache_quota_nbytes)
+        self._cache = cache
+        # Of two processes with one cache directory, the second takes another one, and replicas beside it.
+        await self.subscriber.start(cache.directory.with_name(cache.directory.name.replace("blocks", "catalogs", 1)))
 
     async def stop(self) -> None:
         """Stop, and let another process have the cache."""
         await self.subscriber.stop()
         self.frames.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.close()

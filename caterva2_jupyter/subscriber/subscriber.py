@@ -97,8 +97,6 @@ class Subscriber:
     links : sequence of Link
         Of several that tell of one root, the first counts.
     cached : CachedSourceMaker
-    catalogs : Path
-        Directory of the replicas of catalogs.
     state : FollowedState
         Remembers which roots are followed.
     executor : Executor
@@ -114,14 +112,14 @@ class Subscriber:
         upstreams: Upstreams,
         links: Sequence[Link],
         cached: CachedSourceMaker,
-        catalogs: Path,
         state: FollowedState,
         executor: Executor,
         follow: Iterable[str] = (),
         heartbeat_s: float = 5.0,
     ) -> None:
         self._upstreams, self._links, self._cached = upstreams, tuple(links), cached
-        self._catalogs, self._state, self._executor = catalogs, state, executor
+        self._state, self._executor = state, executor
+        self._catalogs = Path()
         self._wanted = frozenset(follow)
         self._heartbeat_s = heartbeat_s
         self._known: dict[str, _KnownRoot] = {}
@@ -133,8 +131,15 @@ class Subscriber:
 
     # Life
 
-    async def start(self) -> None:
-        """Take up what was followed in an earlier run, and begin to listen."""
+    async def start(self, catalogs: Path) -> None:
+        """Take up what was followed in an earlier run, and begin to listen.
+
+        Parameters
+        ----------
+        catalogs : Path
+            Directory of the replicas of catalogs, which no other process uses.
+        """
+        self._catalogs = catalogs
         remembered = await self.run(self._state.load)
         for announced in remembered:
             self._known.setdefault(announced.name, _KnownRoot(announced))
