@@ -25,7 +25,10 @@ from ..core.roots import AnnouncedRoot, owner_tag
 from ..core.source import Source
 from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError
 from ..storage.catalog_store import CatalogStore
+from ..storage.directory_root import DirectoryRoot
 from ..storage.event_hub import EventHub
+from ..storage.hdf5_root import Hdf5Root, hdf5_trees
+from ..storage.hdf5_worker import Hdf5Worker
 from ..storage.root import Root
 from ..storage.threaded_source import ThreadedSource
 from .watcher import Changes, Watcher
@@ -213,29 +216,27 @@ def _as_text(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def open_root(path: Path, owner_id: str) -> Root:
+def open_root(path: Path, owner_id: str, opened: ExitStack) -> Root:
     """The root of what is at ``path``: a directory, or an HDF5 file.
+
+    Parameters
+    ----------
+    opened : ExitStack
+        Closes what the root needs besides itself.
 
     Raises
     ------
     ConfigError
     """
     path = Path(os.path.abspath(path))
-    if path.is_dir():
-        from ..storage.directory_root import DirectoryRoot
-
-        if importlib.util.find_spec("h5py") is None:
-            return DirectoryRoot(path, owner_id)  # HDF5 files in it are files like any other
-        from ..storage.hdf5_root import hdf5_trees
-
-        return DirectoryRoot(path, owner_id, hdf5_trees(path, owner_id))
-    try:
-        from ..storage.hdf5_root import Hdf5Root
-    except ImportError as error:
-        raise ConfigError(
-            f"{path} is a file, and HDF5 files need {error.name}: pip install 'caterva2-jupyter[hdf5]'"
-        ) from None
-    return Hdf5Root(path, owner_id)
+    worker = Hdf5Worker()
+    opened.callback(worker.close)
+    if not path.is_dir():
+        return Hdf5Root(path, owner_id, worker)
+    if importlib.util.find_spec("h5py") is None:
+        log.warning("HDF5 files in %s are served as files only: pip install 'caterva2-jupyter[hdf5]'", path)
+        return DirectoryRoot(path, owner_id)
+    return DirectoryRoot(path, owner_id, hdf5_trees(path, owner_id, worker))
 
 
 def _check_root(config: PublisherConfig, statedir: Path) -> None:

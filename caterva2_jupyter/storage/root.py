@@ -108,6 +108,10 @@ class Root(ABC):
     def attributes(self, entry: Entry) -> Entry:
         """The entry with all its attributes (for those too large to be kept inline)."""
 
+    def unsettled(self) -> list[Path]:
+        """Files that were left out because they could not be opened yet: to be looked at again in a while."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Close files and workers."""
