@@ -52,7 +52,7 @@ from .frame_format import (
     trailer_nbytes,
 )
 from .generation import Generation, unsettled_s, version_tag
-from .plugin_codec import check_plugins, decode_with_plugins
+from .plugin_codec import check_plugins, decode_strictly, decode_with_plugins
 from .safe_open import OpenedPath, open_directory, open_file, read_at
 
 __all__ = ["SPARSE_INDEX", "FrameFile", "FrameIndex", "open_frame", "read_blocks", "settled_generation"]
@@ -448,9 +448,11 @@ def read_blocks(
             raise IntegrityError(f"chunk {nchunk} has {layout.nbytes} bytes instead of {geometry.chunk_nbytes(nchunk)}")
         if layout.kind == "special":
             return [_special_record(seed, nchunk, layout.head, wanted, geometry)]
+        ends_within_item = bool(layout.nbytes % max(prefix[3], 1))
         can_cut = (
             layout.kind != "whole"
             and is_portable(prefix)
+            and (layout.kind == "memcpy" or not ends_within_item)
             and layout.nblocks == geometry.chunk_nblocks(nchunk)
             and (layout.blocksize == geometry.block_nbytes or layout.nblocks == 1)
             and len(layout.head) <= MAX_HEAD_NBYTES
@@ -462,12 +464,14 @@ def read_blocks(
     if len(chunk) < layout.cbytes:
         raise IntegrityError(f"chunk {nchunk} is truncated")
     whole = whole_record(seed, nchunk, chunk)
-    if is_portable(prefix):
-        if layout.cbytes <= _WHOLE_NBYTES or 2 * len(wanted) >= geometry.chunk_nblocks(nchunk):
-            return [whole]
-        raw: memoryview = decode_record(whole, geometry).data
-    else:
+    if not is_portable(prefix):
         raw = memoryview(decode_with_plugins(chunk, geometry))
+    elif ends_within_item:
+        raw = memoryview(decode_strictly(chunk, layout.nbytes))
+    elif layout.cbytes <= _WHOLE_NBYTES or 2 * len(wanted) >= geometry.chunk_nblocks(nchunk):
+        return [whole]
+    else:
+        raw = decode_record(whole, geometry).data
     step = geometry.block_nbytes
     parts = b"".join(raw[b * step : (b + 1) * step] for b in wanted)
     return [encode_blocks(seed, nchunk, wanted, parts, geometry)]

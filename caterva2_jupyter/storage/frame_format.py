@@ -260,16 +260,39 @@ def parse_dtype(text: str) -> np.dtype[Any]:
     --------
     >>> parse_dtype(">i4"), parse_dtype("[('a', '<f8', (2,)), ('b', 'S3')]").itemsize
     (dtype('>i4'), 19)
+    >>> parse_dtype("[('', '|V7')]")
+    dtype('V7')
     """
     if len(text) > MAX_DTYPE_CHARS or _depth(text) > _MAX_DEPTH:
         raise UnsupportedDatasetError("its dtype is too complicated")
     try:
-        dtype: np.dtype[Any] = np.dtype(ast.literal_eval(text) if text[:1] in "[{(" else text)
+        dtype = _dtype_of(ast.literal_eval(text) if text[:1] in "[{(" else text)
     except (ValueError, TypeError, SyntaxError, KeyError, IndexError, OverflowError, MemoryError) as error:
         raise UnsupportedDatasetError(f"NumPy does not know its dtype {text[:80]!r}") from error
     if not _is_plain(dtype):
         raise UnsupportedDatasetError(f"its dtype {text[:80]!r} has objects, which are not served")
     return dtype
+
+
+def _dtype_of(form: Any) -> np.dtype[Any]:
+    """As NumPy, but for fields without a name: they are the padding of an aligned dtype, or of opaque bytes."""
+    if not isinstance(form, list) or not any(field[0] == "" for field in form):
+        plain: np.dtype[Any] = np.dtype(form)
+        return plain
+    names: list[Any] = []
+    formats: list[np.dtype[Any]] = []
+    offsets: list[int] = []
+    itemsize = 0
+    for name, spec, *shape in form:
+        field = np.dtype((_dtype_of(spec), tuple(shape[0]))) if shape else _dtype_of(spec)
+        if name != "":
+            names.append(name[-1] if isinstance(name, tuple) else name)
+            formats.append(field)
+            offsets.append(itemsize)
+        itemsize += field.itemsize
+    if not names:
+        return np.dtype(f"V{itemsize}")
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
 
 
 def _depth(text: str) -> int:

@@ -1,7 +1,7 @@
-"""Chunks that only C-Blosc2 with a plugin decodes (ZFP, NDLZ, the cell filters): decoded here, where they are stored.
+"""Chunks that are decoded where they are stored, because a client could not, or not safely.
 
-Such codecs need the shape of a block, which a chunk does not say, so a one-chunk array is made around it.
-Everything else is decoded by ``core/codec``.
+Plugins (ZFP, NDLZ, the cell filters) need the shape of a block, which a chunk does not say, so a one-chunk array
+is made around it. Everything else is decoded by ``core/codec``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..core.blocks import HEADER_NBYTES
 from ..core.metadata import Geometry
 from ..errors import IntegrityError, UnsupportedDatasetError
 
-__all__ = ["check_plugins", "decode_with_plugins"]
+__all__ = ["check_plugins", "decode_strictly", "decode_with_plugins"]
 
 _CODEC_PACKAGES = {
     36: "blosc2_openhtj2k",
@@ -78,3 +78,22 @@ def decode_with_plugins(chunk: bytes, geometry: Geometry) -> bytes:
         return bytes(array.schunk.decompress_chunk(0))
     except (RuntimeError, ValueError, TypeError) as error:
         raise IntegrityError("a chunk does not decode with its plugin") from error
+
+
+def decode_strictly(chunk: bytes, nbytes: int) -> bytes:
+    """Decoded bytes of a chunk that ends within an item, of which Blosc2 may leave out the last ones.
+
+    Raises
+    ------
+    IntegrityError
+        When it decodes to fewer than ``nbytes`` (``blosc2.decompress2`` would not say so).
+    """
+    try:
+        frame = blosc2.SChunk(chunksize=nbytes, cparams={"typesize": max(chunk[3], 1), "nthreads": 1})
+        frame.insert_chunk(0, chunk)
+        raw = bytes(frame.decompress_chunk(0))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise IntegrityError("a chunk that ends within an item does not decode") from error
+    if len(raw) != nbytes:
+        raise IntegrityError("a chunk that ends within an item does not decode")
+    return raw

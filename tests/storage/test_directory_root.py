@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import blosc2
-import numpy as np
 import numpy.typing as npt
 
 from caterva2_jupyter.storage.directory_root import DirectoryRoot
