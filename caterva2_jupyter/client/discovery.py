@@ -98,7 +98,8 @@ def _places(environ: Mapping[str, str]) -> Iterator[Found]:
         yield _connection_file(Path(environ["CATERVA2_CONNECTION_FILE"]))
     if (server := _parent_server(environ)) is not None:
         yield server
-    config = load_config(environ=environ)
+    # What the environment says of another address is not for the one in the file.
+    config = load_config(environ={} if environ.get("CATERVA2_URL") else environ)
     client = config.client()
     yield Found(
         parse_service_url(client.url).url,
@@ -115,7 +116,9 @@ def _tls_ca(environ: Mapping[str, str]) -> str:
 def _connection_file(path: Path) -> Found:
     try:
         form = json.loads(path.read_text())
-        service = parse_service_url(str(form["url"]))
+        if not isinstance(form["url"], str):
+            raise TypeError
+        service = parse_service_url(form["url"])
         return Found(service.url, Credentials(str(form.get("token") or "")), str(path))
     except OSError as error:
         raise ConfigError(f"cannot read the connection file {path}: {error.strerror}; restart the kernel") from None
@@ -137,6 +140,8 @@ def _parent_server(environ: Mapping[str, str]) -> Found | None:
             url = parse_service_url(f"unix:{form['sock']}").url + base
         else:
             parts = urlsplit(str(form["url"]))
+            if parts.scheme not in ("http", "https") or not parts.netloc:
+                return None
             url = f"{parts.scheme}://{parts.netloc}{base}"
         return Found(f"{url}/caterva2", Credentials(token), str(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -161,21 +161,22 @@ def _write_array(
 
     attrs = decode_attrs(session.complete(root, entry).attrs)
     named = goal.with_suffix(".b2nd")  # blosc2 tells what a file is by its name
-    if is_vlen(geometry.dtype):
-        strings = _fixed_width(session, root, entry, geometry, progress)
-        array = blosc2.asarray(strings, urlpath=str(named), mode="w")
-    else:
-        array = blosc2.empty(
-            geometry.shape,
-            dtype=geometry.dtype,
-            urlpath=str(named),
-            mode="w",
-            cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1),
-            **_partitions(geometry),
-        )
-        for place, slab in _slabs(session, root, entry, progress):
-            array[place] = slab
     try:
+        if is_vlen(geometry.dtype):
+            strings = _fixed_width(session, root, entry, geometry, progress)
+            array = blosc2.asarray(strings, urlpath=str(named), mode="w")
+        else:
+            cparams = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1)
+            array = blosc2.empty(
+                geometry.shape,
+                dtype=geometry.dtype,
+                urlpath=str(named),
+                mode="w",
+                cparams=cparams,
+                **_partitions(geometry),
+            )
+            for place, slab in _slabs(session, root, entry, progress):
+                array[place] = slab
         for key, value in attrs.items():
             _set_vlmeta(array.schunk.vlmeta, key, value)
         if entry.dims is not None and "dims" not in attrs:

@@ -178,7 +178,7 @@ def test_a_tampered_answer_is_never_data(memory_service: MemoryService, what: st
         kept = [*parsed[:3], *parsed[4:]]
     elif what == "garbage":  # with good checksums: its source is damaged
         last = parsed[-1]
-        bodies = [b"\xff" * len(data) for _, _, data in last.blocks()]
+        bodies = [b"\x40\0\0\0?"] * len(last.ids)
         kept = [*parsed[:-1], make_record(seed, last.nchunk, last.head, last.ids.tolist(), bodies)]
     about = Entry("other.b2nd", "array", id="other", version="v") if what == "other" else entry
     body = encode_preamble(about, False)
@@ -191,6 +191,9 @@ def test_a_tampered_answer_is_never_data(memory_service: MemoryService, what: st
 
     with HostileServer(answer) as server:
         array = cat2.connect(server.url)["foo/cube"]
+        if what == "repeat":  # every block is there and is what it should be
+            assert np.array_equal(array[...], ARRAYS["cube.b2nd"])
+            return
         with pytest.raises(cat2.IntegrityError):
             array[...]
 

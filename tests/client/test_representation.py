@@ -1,0 +1,112 @@
+"""Names, attributes and reasons of publishers are text wherever they are shown (A9)."""
+
+from __future__ import annotations
+
+import html.parser
+from typing import Any
+
+import numpy as np
+import pytest
+
+import caterva2_jupyter as cat2
+from caterva2_jupyter.client.representation import format_nbytes, format_value, html_table, plain
+from caterva2_jupyter.storage.memory_root import MemoryRoot
+from tests.client.memory_service import MemoryService
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"><svg onload=alert(1)>",
+    "</td></table><iframe src=javascript:alert(1)>",
+    "&lt;b&gt;",
+    "\x1b[31mred\x1b[0m",
+    "a\nb\r\tc",
+    "\u202egnp.exe",
+    "{{7*7}} ${x} [link](javascript:alert(1))",
+    "__proto__",
+]  # fmt: skip
+ALLOWED = {"div", "strong", "table", "tr", "th", "td", "details", "summary"}
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= set(attrs)
+
+
+def assert_inert(text: str) -> None:
+    parser = _Tags()
+    parser.feed(text)
+    parser.close()
+    assert parser.tags <= ALLOWED
+    assert parser.attributes <= {("style", "text-align:left")}
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+@pytest.fixture(scope="module")
+def hostile_client() -> Any:
+    root = MemoryRoot()
+    for i, text in enumerate(HOSTILE):
+        name = text.replace("/", "_")
+        attrs = {text: text, "array": np.array([text] * 3), "bytes": text.encode(), "list": [text, {text: text}]}
+        root.set(f"{i}-{name}.b2nd", np.arange(4), attrs=attrs, dims=(text,))
+        root.set(f"{i}-{name}.txt", b"x", attrs=attrs)
+        root.set_group(f"{i}-{name}", attrs)
+        root.set(f"{i}-{name}/object-{name}.b2nd", np.array([object()], dtype=object))
+        root.set(f"{i}-structured.b2nd", np.zeros(2, dtype=[(text, "i4")]))
+    with MemoryService({"foo": root}) as service, cat2.connect(service.url) as client:
+        yield client
+
+
+def test_nothing_of_a_publishers_is_markup(hostile_client: cat2.Client) -> None:
+    root = hostile_client["foo"]
+    things = [hostile_client, root, *root.values()]
+    things += [v for group in root.values() if isinstance(group, cat2.Group) for v in group.values()]
+    assert len(things) > 40
+    for thing in things:
+        assert_inert(thing._repr_html_())
+        assert "\x1b" not in repr(thing)
+        assert "\n" not in repr(thing)
+        assert "\u202e" not in repr(thing)
+
+
+def test_attributes_are_shown_and_kept_as_they_are(hostile_client: cat2.Client) -> None:
+    array = hostile_client["foo"]["0-<script>alert(1)<_script>.b2nd"]
+    assert array.attrs[HOSTILE[0]] == HOSTILE[0]
+    assert "&lt;script&gt;" in array._repr_html_()
+
+
+def test_a_representation_of_an_array_is_short_and_asks_for_nothing(client: cat2.Client) -> None:
+    assert repr(client["foo/cube"]) == "<RemoteArray foo/cube.b2nd shape=(7, 11, 5) dtype=int32>"
+    assert repr(
+        client["foo/structured"]["v"]
+    ) == "<RemoteArray foo/structured.b2nd['v'] shape=(6, 4, 3) dtype=>f8>".replace(">f8>", f"{np.dtype('>f8')}>")
+    assert "1.5 KiB" in client["foo/cube"]._repr_html_()
+    attrs = {f"name{i}": "x" * 10_000 for i in range(500)}
+    assert len(html_table("t", {}, attrs)) < 50_000
+
+
+def test_values_are_one_short_line() -> None:
+    for value in (
+        np.arange(10**6),
+        "x" * 10**6,
+        b"y" * 10**6,
+        ["z"] * 10**5,
+        {"a": {"b": "c" * 10**5}},
+        np.float32(1),
+        None,
+    ):
+        text = format_value(value)
+        assert len(text) < 250
+        assert "\n" not in text
+    assert format_value(np.float32(1.5)) == "1.5"
+    assert plain("a\nb") == "a\\nb"
+    assert [format_nbytes(n) for n in (0, 1023, 1024, 1 << 30, 8 << 40, 1 << 60)] == [
+        "0 bytes", "1023 bytes", "1.0 KiB", "1.0 GiB", "8.0 TiB", "1024.0 PiB",
+    ]  # fmt: skip
