@@ -86,6 +86,14 @@ def tombstone_entries(seed: int, nchunk: int, blocks: Iterable[int]) -> Journal:
     return _seal(entries, seed)
 
 
+def _lies_within(entries: Journal, offset: str, size: str, data_nbytes: int) -> npt.NDArray[np.bool_]:
+    """Which records' bytes end before the data log does (in steps: the sum of the two could overflow)."""
+    end = np.uint64(data_nbytes)
+    starts: npt.NDArray[np.uint64] = entries[offset]
+    within: npt.NDArray[np.bool_] = (starts <= end) & (entries[size] <= end - np.minimum(starts, end))
+    return within
+
+
 def replay(journal: bytes, seed: int, data_nbytes: int) -> Journal:
     """The valid records at the start of a journal.
 
@@ -98,9 +106,8 @@ def replay(journal: bytes, seed: int, data_nbytes: int) -> Journal:
     """
     count = len(journal) // JOURNAL_DTYPE.itemsize
     entries = np.frombuffer(journal, JOURNAL_DTYPE, count)
-    within = (entries["offset"] + entries["size"] <= data_nbytes) & (
-        entries["head_offset"] + entries["head_size"] <= data_nbytes
-    )
+    within = _lies_within(entries, "offset", "size", data_nbytes)
+    within &= _lies_within(entries, "head_offset", "head_size", data_nbytes)
     fine = (entries["magic"] == _MAGIC) & within & ((entries["kind"] == BLOCK) | (entries["kind"] == TOMBSTONE))
     good = int(np.argmin(fine)) if not fine.all() else count
     size = JOURNAL_DTYPE.itemsize
