@@ -211,7 +211,10 @@ def parse_layout(prefix: bytes, cbytes: int) -> ChunkLayout:
         return ChunkLayout("whole", b"", nbytes, blocksize, stored, _NONE, _NONE)
     nblocks = -(-nbytes // blocksize)
     if head[31] & _SPECIAL_MASK:
-        return ChunkLayout("special", bytes(prefix[:stored]), nbytes, blocksize, stored, _NONE, _NONE)
+        # "use_dict" with a constant of under 32 bytes sets a bit that makes the chunk undecodable.
+        head[2] &= ~_MEMCPYED & 0xFF
+        constant = bytes(head) + bytes(prefix[HEADER_NBYTES:stored])
+        return ChunkLayout("special", constant, nbytes, blocksize, stored, _NONE, _NONE)
     if flags & _MEMCPYED:
         # "use_dict" with incompressible data sets a bit that makes the chunk undecodable.
         head[31] &= ~_DICT & 0xFF
