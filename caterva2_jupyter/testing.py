@@ -490,6 +490,7 @@ class SourceContract(ABC):
             await origin.put("one-chunk.b2nd", noise, chunks=(500, 700), blocks=(50, 64))
             await origin.put("tiny-chunks.b2nd", noise[:60, :50], chunks=(3, 2), blocks=(1, 2))
             await origin.put("runs.b2nd", noise, chunks=(130, 128), blocks=(1000,), layout="flat", padded=False)
+            await origin.put("word.b2nd", np.array("wörd", object))
             await origin.put("strings.b2nd", strings, chunks=(7, 4))
             await _eventually(lambda: source.entry("strings"), lambda entry: entry.has_data)
             for path, want in [("one-chunk", noise), ("tiny-chunks", noise[:60, :50]), ("runs", noise)]:
@@ -497,6 +498,7 @@ class SourceContract(ABC):
                 selection = random_key(rng, want.shape).selection
                 _assert_same(await read_array(source, path, selection), _expected(want, selection))
             assert (await read_array(source, "strings")).tolist() == strings.tolist()
+            assert (await read_array(source, "word")).item() == "wörd"
 
         self.run(scenario, tmp_path)
 

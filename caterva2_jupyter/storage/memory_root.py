@@ -184,7 +184,8 @@ class MemoryRoot(Root):
         coords = projection.coords
         extent = geometry.chunk_extent(coords)
         start = [i * c for i, c in zip(coords, geometry.chunks, strict=True)]
-        part = array[tuple(slice(s, s + e) for s, e in zip(start, extent, strict=True))]
+        inside: list[Any] = [slice(s, s + e) for s, e in zip(start, extent, strict=True)]
+        part = array[(*inside, ...)]
         if is_vlen(geometry.dtype):
             return [encode_strings(seed, projection.nchunk, part.ravel().tolist())]
         raw = b"".join(_block(part, extent, geometry, int(block)) for block in blocks)
