@@ -1,0 +1,237 @@
+import json
+import struct
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caterva2_jupyter.core.blocks import checksum_seed, make_record, whole_record
+from caterva2_jupyter.core.metadata import Entry, Geometry
+from caterva2_jupyter.core.wire import (
+    End,
+    Preamble,
+    ReadRequest,
+    RecordParser,
+    encode_end,
+    encode_error,
+    encode_preamble,
+    encode_record,
+    pack_held,
+    unpack_held,
+)
+from caterva2_jupyter.errors import (
+    Caterva2Error,
+    DatasetChangedError,
+    IntegrityError,
+    InvalidPathError,
+    NotFoundError,
+    RequestError,
+)
+
+ENTRY = Entry("a.b2nd", "array", id="id1", version="v1", geometry=Geometry((9,), (4,), (2,), np.dtype("<i4")))
+SEED = checksum_seed("id1", "v1")
+
+heads = st.binary(min_size=32, max_size=40)
+block_lists = st.dictionaries(st.integers(0, 2**32 - 2), st.binary(max_size=30), max_size=5)
+
+
+@st.composite
+def records(draw):
+    nchunk = draw(st.integers(0, 2**62))
+    if draw(st.booleans()):
+        return whole_record(SEED, nchunk, draw(st.binary(max_size=50)))
+    blocks = sorted(draw(block_lists).items())
+    return make_record(SEED, nchunk, draw(heads), [b for b, _ in blocks], [d for _, d in blocks])
+
+
+def as_tuple(record):
+    tables = [record.ids.tolist(), record.sizes.tolist(), record.crcs.tolist()]
+    return (record.nchunk, record.head, *tables, bytes(record.body))
+
+
+def answer(some, with_entry=False):
+    parts = [encode_preamble(ENTRY, with_entry)]
+    for record in some:
+        parts += [bytes(part) for part in encode_record(record, SEED)]
+    return b"".join([*parts, encode_end(len(some), SEED)])
+
+
+def parse(data, cuts=()):
+    """Items of an answer that comes in pieces."""
+    parser, items, position = RecordParser(), [], 0
+    for cut in [*sorted(cuts), len(data)]:
+        items += parser.feed(data[position:cut])
+        position = max(cut, position)
+    parser.close()
+    return items
+
+
+@given(st.lists(records(), max_size=4), st.lists(st.integers(0, 2000), max_size=6), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_an_answer_is_parsed_however_it_is_cut(some, cuts, with_entry):
+    data = answer(some, with_entry)
+    preamble, *rest, end = parse(data, [min(cut, len(data)) for cut in cuts])
+    assert preamble == Preamble("id1", "v1", ENTRY if with_entry else None)
+    assert [as_tuple(r) for r in rest] == [as_tuple(r) for r in some]
+    assert end == End(len(some))
+
+
+@given(st.lists(records(), max_size=3), st.data())
+@settings(max_examples=200, deadline=None)
+def test_an_answer_that_is_cut_short_is_noticed(some, data):
+    """N2, N3: whatever is missing from its end."""
+    whole = answer(some)
+    short = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    with pytest.raises(IntegrityError):
+        parse(short)
+
+
+@given(st.lists(records(), min_size=1, max_size=3), st.data())
+@settings(max_examples=400, deadline=None)
+def test_a_flipped_bit_is_always_noticed(some, data):
+    """S4, A13: a byte of an answer that changes on the way is never taken for data."""
+    whole = bytearray(answer(some))
+    bit = data.draw(st.integers(0, len(whole) * 8 - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(IntegrityError):
+        parse(bytes(whole))
+
+
+def test_records_that_are_missing_or_foreign_are_noticed():
+    one, two = (make_record(SEED, n, bytes(32), [0], [b"abc"]) for n in (1, 2))
+    preamble, end = encode_preamble(ENTRY, False), encode_end(2, SEED)
+    first, second = (b"".join(map(bytes, encode_record(r, SEED))) for r in (one, two))
+    assert len(parse(preamble + first + second + end)) == 4
+    other = checksum_seed("id1", "v2")
+    foreign = b"".join(map(bytes, encode_record(make_record(other, 1, bytes(32), [0], [b"abc"]), other)))
+    long = preamble + first + second + end + b"\0"
+    for data in [preamble + first + end, preamble + first + foreign + end, long, first]:
+        with pytest.raises(IntegrityError):
+            parse(data)
+
+
+def test_an_error_in_the_midst_is_raised_as_what_it_is():
+    data = encode_preamble(ENTRY, False) + encode_error(DatasetChangedError("a.b2nd changed"), SEED)
+    with pytest.raises(DatasetChangedError, match=r"a\.b2nd changed"):
+        parse(data)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_garbage_is_no_answer(data):
+    """I10."""
+    for prefix in (b"", b"C2R1", encode_preamble(ENTRY, False), encode_preamble(ENTRY, False) + b"C2BK"):
+        with pytest.raises(Caterva2Error):
+            parse(prefix + data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"C2R1" + struct.pack("<II", 2**32 - 1, 0),
+        encode_preamble(ENTRY, False) + struct.pack("<4sBBHQIIQI", b"C2BK", 1, 0, 0, 0, 2**32 - 1, 0, 0, 0),
+        encode_preamble(ENTRY, False) + struct.pack("<4sBBHQIIQI", b"C2BK", 1, 0, 0, 0, 0, 2**32 - 1, 0, 0),
+        encode_preamble(ENTRY, False) + struct.pack("<4sBBHQIIQI", b"C2BK", 1, 0, 0, 0, 0, 0, 2**63, 0),
+    ],
+)
+def test_sizes_are_refused_before_their_bytes_come(data):
+    """A5, I10: a length of gigabytes is no reason to wait for them."""
+    with pytest.raises(IntegrityError):
+        RecordParser().feed(data)
+
+
+def test_a_record_over_the_limit_is_refused():
+    record = make_record(SEED, 0, bytes(32), [0], [bytes(1001)])
+    with pytest.raises(IntegrityError):
+        RecordParser(max_record_nbytes=1000).feed(answer([record]))
+
+
+def test_many_small_pieces_cost_no_more_than_their_bytes():
+    data = answer([make_record(SEED, 0, bytes(32), [0], [bytes(200_000)])])
+    begin = time.monotonic()
+    items = parse(data, range(0, len(data), 10))
+    assert len(items) == 3
+    assert time.monotonic() - begin < 2
+
+
+# Requests
+
+requests = st.builds(
+    ReadRequest,
+    root=st.sampled_from(["foo", "@public", "my root"]),
+    path=st.sampled_from(["a.b2nd", "dir/é ?#%.b2nd"]),
+    version=st.none() | st.sampled_from(["v1", "0" * 24]),
+    selection=st.none() | st.just([[0, 3, 1], {"at": [1, 2]}]),
+    window=st.none() | st.just((3, 9)),
+    held=st.none() | st.lists(st.booleans(), max_size=40).map(lambda bits: np.array(bits, np.bool_)),
+)
+
+
+@given(requests)
+@settings(deadline=None)
+def test_a_request_survives_the_wire(request):
+    got = ReadRequest.from_bytes(json.dumps(request.to_json()).encode())
+    fields = ("root", "path", "version", "selection", "window")
+    assert [getattr(got, f) for f in fields] == [getattr(request, f) for f in fields]
+    if request.held is None:
+        assert got.held is None
+    else:
+        assert 0 <= len(got.held) - len(request.held) < 8
+        assert got.held[: len(request.held)].tolist() == request.held.tolist()
+        assert not got.held[len(request.held) :].any()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"{}", b'{"path": 7}', b'{"path": null}',
+        b'{"path": "foo/a", "version": 7}', b'{"path": "foo/a", "x": 1}', b'{"path": "foo/a", "mode": "exact"}',
+        b'{"path": "foo/a", "window": 7}', b'{"path": "foo/a", "window": [1]}', b'{"path": "foo/a", "window": [2, 1]}',
+        b'{"path": "foo/a", "window": [-1, 1]}', b'{"path": "foo/a", "window": [0.0, 1]}',
+        b'{"path": "foo/a", "window": [true, 1]}', b'{"path": "foo/a", "window": [0, 1e99]}',
+        b'{"path": "foo/a", "window": [0, 9999999999999999999999]}', b'{"path": "foo/a", "held": "#"}',
+        b'{"path": "foo/a", "held": 7}', b'{"path": "foo/a", "held": "\xc3\xa9"}', b'{"path": "foo/a", "mode": {}}',
+        b"[" * 100_000, b'{"path":' * 100_000, b'{"selection":' + b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_malformed_request_is_refused(body):
+    """I10: a RequestError (400), at once, whatever it is."""
+    begin = time.monotonic()
+    with pytest.raises(RequestError):
+        ReadRequest.from_bytes(body)
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("path", ["../etc/passwd", "foo/../x", "/foo", "-/x", "foo//x", "foo/\0", ""])
+def test_a_request_of_an_impossible_path_is_not_found(path):
+    """A1."""
+    with pytest.raises(InvalidPathError) as caught:
+        ReadRequest.from_bytes(json.dumps({"path": path}).encode())
+    assert isinstance(caught.value, NotFoundError)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+request_keys = st.sampled_from(["path", "version", "selection", "window", "held", "mode"])
+
+
+@given(st.dictionaries(request_keys, json_values).map(lambda form: {"path": "foo/a", **form}) | json_values)
+@settings(max_examples=400, deadline=None)
+def test_any_json_is_a_request_or_refused(form):
+    """I10."""
+    try:
+        request = ReadRequest.from_bytes(json.dumps(form).encode())
+    except (RequestError, InvalidPathError):
+        return
+    assert request.root
+
+
+@given(st.lists(st.booleans(), max_size=100).map(lambda bits: np.array(bits, np.bool_)))
+def test_bits_are_packed_lowest_first(held):
+    assert unpack_held(pack_held(held))[: len(held)].tolist() == held.tolist()
+    assert pack_held(np.array([True] + [False] * 8)) == "AQA="
