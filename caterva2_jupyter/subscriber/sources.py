@@ -329,28 +329,31 @@ class _RemoteParts:
                 await self._attempts.again(broken)
         nbytes = _total_nbytes(answer)
         self._stop = nbytes if self._stop is None else min(self._stop, nbytes)
+        if self._ended:
+            self._hang_up()
         return FileStream(nbytes, self._etag.strip('"'), _mtime_ns(answer.header("Last-Modified")), self)
 
     async def _ask(self) -> Answer:
-        params = {"path": self._address}
-        if self._stop is not None and self._position >= self._stop:
-            answer = await self._link.ask("HEAD", "file", params=params)
+        headers = {"If-Range": self._etag} if self._etag else {}
+        first = self._position
+        if self._stop is not None and first >= self._stop:
+            # Length and version alone: one byte that nobody reads (errors of HEAD do not say what they are).
+            first, headers["Range"] = 0, "bytes=0-0"
             self._ended = True
-        elif self._position == 0 and self._stop is None:
-            answer = await self._link.ask("GET", "file", params=params)
-        else:
-            last = "" if self._stop is None else str(self._stop - 1)
-            headers = {"Range": f"bytes={self._position}-{last}"} | ({"If-Range": self._etag} if self._etag else {})
-            answer = await self._link.ask("GET", "file", params=params, headers=headers, statuses=(200, 206, 416))
+        elif first or self._stop is not None:
+            headers["Range"] = f"bytes={first}-{'' if self._stop is None else self._stop - 1}"
+        answer = await self._link.ask(
+            "GET", "file", params={"path": self._address}, headers=headers, statuses=(200, 206, 416)
+        )
         self._answer = answer
         try:
-            self._check(answer)
+            self._check(answer, first)
         except BaseException:
             self._hang_up()
             raise
         return answer
 
-    def _check(self, answer: Answer) -> None:
+    def _check(self, answer: Answer, first: int) -> None:
         etag = answer.header("ETag")
         if self._etag and etag != self._etag:
             raise DatasetChangedError(f"{self._address!r} changed while it was read")
@@ -358,9 +361,9 @@ class _RemoteParts:
         if answer.status == 416:
             self._ended = True
         elif answer.status == 206:
-            if not answer.header("Content-Range").startswith(f"bytes {self._position}-"):
+            if not answer.header("Content-Range").startswith(f"bytes {first}-"):
                 raise IntegrityError(f"{self._link.peer} answers with another range than it was asked for")
-        elif self._position:
+        elif first:
             # All of a file in place of a part: not to be downloaded to be thrown away.
             raise IntegrityError(f"{self._link.peer} does not answer ranges of files")
 

@@ -54,7 +54,7 @@ class CountingSource:
         self.error: Caterva2Error | None = None
         self.reads: list[ReadRequest] = []
         self.sent: list[tuple[int, int]] = []
-        self.closed = 0
+        self.opened = self.closed = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
@@ -69,6 +69,7 @@ class CountingSource:
         if self.error is not None:
             raise self.error
         stream = await self._source.read_blocks(request)
+        self.opened += 1
         return BlockStream(stream.entry, _CountedRecords(self, stream.records))
 
 
