@@ -191,8 +191,6 @@ class RootState:
     ----------
     cursor : Cursor or None
         Where the replica is.
-    is_listed : bool
-        Is there a listing to show, true or outdated?
 
     Examples
     --------
@@ -203,7 +201,6 @@ class RootState:
 
     def __init__(self, cursor: Cursor | None) -> None:
         self.cursor = cursor
-        self.is_listed = cursor is not None
         self._source_online = False
         self._linked = False
         self._in_sync = False
@@ -333,7 +330,7 @@ class RootState:
         again = self._again or page.seq != first.seq
         self._listing = None
         self.cursor = first.cursor
-        self._in_sync = self.is_listed = True
+        self._in_sync = True
         self._failures = 0
         pages = tuple(listing.pages)
         actions: list[Action] = [

@@ -87,6 +87,7 @@ class FollowedRoot:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = RootState(None)
+        self._is_listed = False  # there is a listing to show, true or outdated
         self._settled = asyncio.Event()
         self._full_entries: dict[str, Entry] = {}
         store.root = store.root or root
@@ -97,7 +98,8 @@ class FollowedRoot:
 
     @property
     def freshness(self) -> Freshness:
-        return self._state.freshness
+        freshness = self._state.freshness
+        return freshness if self._is_listed or not freshness.live else Freshness(False, None, "being listed")
 
     @property
     def cursor(self) -> Cursor | None:
@@ -108,6 +110,7 @@ class FollowedRoot:
         cursor, nentries = await self._run(lambda: (self._store.cursor, len(self._store)))
         if cursor.seq or nentries:
             self._state = RootState(cursor)
+            self._is_listed = True
             self._settled.set()
         self._spawn(self._work())
 
@@ -149,9 +152,9 @@ class FollowedRoot:
         told: bool | None = None
         while True:
             async with self._changed:
-                while self._state.is_live == told:
+                while self.freshness.live == told:
                     await self._changed.wait()
-                told = self._state.is_live
+                told = self.freshness.live
             yield told
 
     # The source
@@ -216,9 +219,9 @@ class FollowedRoot:
 
     async def _check_listed(self) -> None:
         """A root followed a moment ago may be on its way; an empty listing would be a lie."""
-        if not self._state.is_listed:
+        if not self._is_listed:
             await self.wait_settled(3.0)
-        if not self._state.is_listed:
+        if not self._is_listed:
             raise SourceUnavailableError(f"root {self._root!r} has not been listed yet: {self._state.freshness.reason}")
 
     # Performing what the state decides
@@ -248,7 +251,7 @@ class FollowedRoot:
                 if not await self._perform(action):
                     break  # the replica is not where the state believed; the rest was decided on that
             else:
-                if self._state.is_listed or isinstance(stimulus, (FetchFailed, StoreFailed)):
+                if self._is_listed or isinstance(stimulus, (FetchFailed, StoreFailed)):
                     self._settled.set()
             async with self._changed:
                 self._changed.notify_all()
@@ -280,6 +283,7 @@ class FollowedRoot:
             logger.warning("root %s: the copy of its catalog has to be made again: %s", self._root, error)
             self.tell(StoreFailed(error, None))
             return False
+        self._is_listed = True
         if changed is None:
             self._hub.resync()
         else:

@@ -137,10 +137,17 @@ class MemoryUpstreams:
 class Running:
     """A subscriber with its publishers, link and executor."""
 
-    def __init__(self, directory: Path, *names: str, follow: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *names: str,
+        follow: tuple[str, ...] = (),
+        publishers: dict[str, Publisher] | None = None,
+    ) -> None:
         self.directory = directory
         self.executor = ThreadPoolExecutor(8)
-        self.publishers = {name: Publisher(name, self.executor) for name in names}
+        self.owns_publishers = publishers is None
+        self.publishers = publishers or {name: Publisher(name, self.executor) for name in names}
         self.link = MemoryLink(self.publishers)
         self.upstreams = MemoryUpstreams(self.publishers)
         self.cache = BlockCache(directory / "blocks", 1 << 30)
@@ -166,15 +173,18 @@ class Running:
     async def stop(self) -> None:
         await self.subscriber.stop()
         self.cache.close()
-        for publisher in self.publishers.values():
-            publisher.store.close()
+        if self.owns_publishers:
+            for publisher in self.publishers.values():
+                publisher.store.close()
         self.executor.shutdown()
 
 
 @asynccontextmanager
-async def running(directory: Path, *names: str, follow: tuple[str, ...] = ()) -> AsyncIterator[Running]:
-    """A running subscriber that knows the roots ``names``."""
-    run = Running(directory, *names, follow=follow)
+async def running(
+    directory: Path, *names: str, follow: tuple[str, ...] = (), publishers: dict[str, Publisher] | None = None
+) -> AsyncIterator[Running]:
+    """A subscriber that knows the roots ``names``, or those of ``publishers`` of another run."""
+    run = Running(directory, *names, follow=follow, publishers=publishers)
     try:
         yield run
     finally:

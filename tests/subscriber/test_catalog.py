@@ -59,7 +59,6 @@ def only_fetch(actions: list[catalog.Action]) -> Fetch:
 
 def test_a_new_root_is_listed_once_it_is_announced() -> None:
     state = RootState(None)
-    assert not state.is_listed
     fetch = only_fetch(state.apply(Announced(True), 0.0))
     assert fetch.query.since is None
     actions = state.apply(PageArrived(fetch.ticket, page(3, "a b")), 0.0)
@@ -86,7 +85,6 @@ def test_changes_between_two_pages_are_asked_for_again() -> None:
 
 def test_a_root_known_from_an_earlier_run_asks_only_for_what_changed() -> None:
     state = RootState(Cursor("e", 7))
-    assert state.is_listed
     assert not state.is_live
     assert only_fetch(state.apply(Announced(True, Cursor("e", 9)), 0.0)).query.since == Cursor("e", 7)
 
