@@ -63,18 +63,20 @@ _TEMPORARY = re.compile(
 )
 _MAX_NESTED_LINKS = 2
 _MAX_HELD_NBYTES = 64 << 20
-_MAX_HELD_TREES = 32
 _DESCRIBE_TRIES = 3
 _GROUP_STAMP = "group"
 
 
 class StoredTree(Protocol):
-    """A file with datasets in it (HDF5), in one state. Paths and ids are relative to the file."""
+    """A file with datasets in it (HDF5). Paths of its entries are relative to the file."""
 
-    @property
-    def stamp(self) -> str: ...
+    def stamp_with(self, sources: Iterable[str]) -> str:
+        """The state of the file and of others (paths in the root) that its content comes from."""
+        ...
 
-    def entries(self) -> Iterator[Entry]: ...
+    def stamped_entries(self) -> list[tuple[Entry, str]]:
+        """Every entry, its own (path ``""``) with ``storage["sources"]`` first."""
+        ...
 
     def read_chunk(self, entry: Entry, projection: ChunkProjection, blocks: Sequence[int]) -> list[BlockRecord]: ...
 
@@ -123,24 +125,27 @@ class DirectoryRoot(Root):
         self._lock = Lock()
         self._indices: OrderedDict[tuple[str, str], FrameIndex] = OrderedDict()
         self._held_nbytes = 0
-        self._trees: OrderedDict[str, tuple[str, StoredTree]] = OrderedDict()
-        self._groups: set[str] = set()
+        self._directories: set[str] = set()  # groups, and sparse frames
         self._links: dict[str, str] = {}
         self._unsettled: set[str] = set()
+        self._dependents: dict[str, tuple[str, ...]] = {}
+        # Listed through links, or out of several files: a change is seen elsewhere than it is told.
+        self._indirect: set[str] = set()
 
     def close(self) -> None:
         with self._lock:
             self._indices.clear()
             self._held_nbytes = 0
-            self._trees.clear()
 
     # What is there
 
     def scan(self, known: Iterable[KnownEntry]) -> Iterator[tuple[Entry, str]]:
         catalog = _Catalog(known)
-        self._groups.clear()
+        self._directories.clear()
         self._links.clear()
         self._unsettled.clear()
+        self._dependents.clear()
+        self._indirect.clear()
         yield from self._walk(_Place("", ""), catalog)
 
     def rescan(self, paths: Iterable[Path], known: Iterable[KnownEntry]) -> Iterator[tuple[Event, str]]:
@@ -165,6 +170,10 @@ class DirectoryRoot(Root):
                     unit = self._unit(text[len(base.rstrip("/")) + 1 :])
                     if unit is not None:
                         units.add(unit)
+        # HDF5 files whose values come from others, and links, change with what they lead to.
+        for file, sources in list(self._dependents.items()):
+            if any(_is_at_or_below(source, unit) for source in sources for unit in units):
+                units.add(file)
         for link, real in list(self._links.items()):
             for unit in list(units):
                 if unit == real or unit.startswith(real + "/"):
@@ -190,28 +199,26 @@ class DirectoryRoot(Root):
 
     def _rescan_unit(self, unit: str, catalog: _Catalog) -> Iterator[tuple[Event, str]]:
         listed = "/".join(_listed_name(name) for name in unit.split("/")) if unit else ""
-        groups = self._groups
+        directories = self._directories
         found: dict[str, tuple[Entry, str]] = {}
-        above = _parents(listed)
-        if os.path.lexists(self.watched / unit):
-            found |= {g: (Entry(g, "group"), _GROUP_STAMP) for g in above if g not in groups}
-        elif unit and listed in groups:
-            groups.discard(listed)
-            if listed not in catalog:
-                yield Event("delete", listed), ""
+        if unit and os.path.lexists(self.watched / unit):
+            found |= {g: (Entry(g, "group"), _GROUP_STAMP) for g in _parents(listed) if g not in directories}
+        gone = {path for path in self._indirect if _is_at_or_below(path, listed)}
+        self._indirect -= gone
+        gone |= {path for path in directories if _is_at_or_below(path, listed)} | set(catalog.at_or_below(listed))
         self._links = {link: real for link, real in self._links.items() if not _is_at_or_below(link, unit)}
+        self._dependents = {f: s for f, s in self._dependents.items() if not _is_at_or_below(f, unit)}
         self._unsettled = {path for path in self._unsettled if not _is_at_or_below(path, unit)}
         place = self._place(unit)
         if place is not None:
             items = self._walk(place, catalog) if unit == "" else self._look(place, catalog)
             found |= {entry.path: (entry, stamp) for entry, stamp in items}
-        for path in catalog.below(listed):
-            if path not in found:
-                groups.discard(path)
-                yield Event("delete", path), ""
+        for path in sorted(gone - set(found), reverse=True):  # children before their groups
+            directories.discard(path)
+            yield Event("delete", path), ""
         for path, (entry, stamp) in found.items():
-            if entry.kind == "group" and not entry.version:
-                groups.add(path)
+            if stamp == _GROUP_STAMP:
+                directories.add(path)
             before = catalog.get(path)
             if before is None or before.stamp != stamp or before.entry != entry:
                 yield Event("put", path, entry), stamp
@@ -240,14 +247,17 @@ class DirectoryRoot(Root):
 
     def _walk(self, start: _Place, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         """What is at and below a directory. Explicitly, not by recursion: trees may be deep."""
-        pending: list[Iterator[_Place | tuple[Entry, str]]] = [iter([start])]
+        pending: list[tuple[bool, Iterator[_Place | tuple[Entry, str]]]] = [(False, iter([start]))]
         while pending:
-            item = next(pending[-1], None)
+            is_linked, items = pending[-1]
+            item = next(items, None)
             if item is None:
                 pending.pop()
             elif isinstance(item, _Place):
-                pending.append(self._directory(item, catalog))
+                pending.append((item.nlinks > 0, self._directory(item, catalog)))
             else:
+                if is_linked:
+                    self._indirect.add(item[0].path)
                 yield item
 
     def _directory(self, place: _Place, catalog: _Catalog) -> Iterator[_Place | tuple[Entry, str]]:
@@ -268,11 +278,12 @@ class DirectoryRoot(Root):
         except (DatasetNotFoundError, FileNotFoundError, NotADirectoryError):
             return  # gone in the meantime
         if SPARSE_INDEX in names and place.path:
+            self._directories.add(place.path)
             yield from self._frame_directory(place, catalog)
             return
         if place.path:
             yield Entry(place.path, "group"), _GROUP_STAMP
-            self._groups.add(place.path)
+            self._directories.add(place.path)
         for name, status in sorted(items):
             child = self._child(place, name)
             if child is None:
@@ -343,7 +354,7 @@ class DirectoryRoot(Root):
 
     def _file(self, place: _Place, generation: Generation, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         before = catalog.get(place.path)
-        if before is not None and before.stamp == generation.stamp and self._is_ours(before.entry, place):
+        if before is not None and self._is_ours(before.entry, place) and self._is_same(before, place, generation):
             yield before.entry, before.stamp
             yield from catalog.stored_below(before)
             return
@@ -363,6 +374,18 @@ class DirectoryRoot(Root):
         except (DatasetNotFoundError, AccessDeniedError, IntegrityError, DatasetChangedError, OSError):
             pass  # what is wrong with it is found below, once more
         yield from self._described(place, generation, catalog, self._describe_frame)
+
+    def _is_same(self, before: KnownEntry, place: _Place, generation: Generation) -> bool:
+        sources = _sources(before.entry)
+        if not sources:
+            return before.stamp == generation.stamp
+        if self._hdf5 is None:
+            return False
+        self._dependents[place.path] = sources
+        try:
+            return self._tree(place.real).stamp_with(sources) == before.stamp
+        except (DatasetNotFoundError, AccessDeniedError, OSError):
+            return False
 
     def _is_ours(self, entry: Entry, place: _Place) -> bool:
         return entry.id == dataset_id(self._owner_id, place.real)
@@ -487,39 +510,32 @@ class DirectoryRoot(Root):
     # HDF5 files
 
     def _describe_tree(self, place: _Place, generation: Generation) -> list[tuple[Entry, str]]:
-        tree = self._tree(place.real, generation)
         group = replace(self._stored(place, "group", generation), media_type=HDF5_TYPE)
+        group_stamp = generation.stamp
         found: list[tuple[Entry, str]] = []
-        for entry in tree.entries():
+        for entry, stamp in self._tree(place.real).stamped_entries():
             if entry.path:
-                found.append((replace(entry, path=join(place.path, entry.path)), generation.stamp))
-            else:
-                group = replace(
-                    group,
-                    attrs=entry.attrs,
-                    attrs_tag=entry.attrs_tag,
-                    attrs_inline=entry.attrs_inline,
-                    storage=entry.storage,
-                )
+                found.append((replace(entry, path=join(place.path, entry.path)), stamp))
+                continue
+            group_stamp = stamp
+            group = replace(
+                group,
+                attrs=entry.attrs,
+                attrs_tag=entry.attrs_tag,
+                attrs_inline=entry.attrs_inline,
+                storage=entry.storage,
+            )
         with open_file(self.watched, place.real) as file:
             if Generation.of(file.fd) != generation:
                 raise DatasetChangedError(f"{place.path!r} changed while it was read")
-        return [(group, generation.stamp), *found]
+        if sources := _sources(group):
+            self._dependents[place.path] = sources
+            self._indirect.update(entry.path for entry, _ in found)
+        return [(group, group_stamp), *found]
 
-    def _tree(self, real: str, generation: Generation) -> StoredTree:
-        """The tree of an HDF5 file in this state."""
+    def _tree(self, real: str) -> StoredTree:
         assert self._hdf5 is not None
-        with self._lock:
-            held = self._trees.get(real)
-            if held is not None and held[0] == generation.stamp:
-                self._trees.move_to_end(real)
-                return held[1]
-        tree = self._hdf5(self.watched / real, dataset_id(self._owner_id, real))
-        with self._lock:
-            self._trees[real] = (generation.stamp, tree)
-            while len(self._trees) > _MAX_HELD_TREES:
-                self._trees.popitem(last=False)
-        return tree
+        return self._hdf5(self.watched / real, dataset_id(self._owner_id, real))
 
     def _stored_tree(self, entry: Entry) -> tuple[StoredTree, str] | None:
         """The HDF5 file that an entry is in, as it is now, and the path in it; None when it is in none."""
@@ -528,8 +544,8 @@ class DirectoryRoot(Root):
         for path in [*_parents(entry.path), entry.path][::-1]:
             try:
                 with open_file(self.watched, path) as file:
-                    tree = self._tree(file.path, settled_generation(file.fd))
-                return tree, entry.path[len(path) + 1 :]
+                    settled_generation(file.fd)
+                    return self._tree(file.path), entry.path[len(path) + 1 :]
             except DatasetNotFoundError:
                 continue
         return None
@@ -669,15 +685,11 @@ class _Catalog:
         self._known = {item.entry.path: item for item in known}
         self._inside: dict[str, list[KnownEntry]] | None = None
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._known
-
     def get(self, path: str) -> KnownEntry | None:
         return self._known.get(path)
 
-    def below(self, path: str) -> list[str]:
-        """Paths at and below ``path``, children before their groups."""
-        return sorted((p for p in self._known if _is_at_or_below(p, path)), reverse=True)
+    def at_or_below(self, path: str) -> list[str]:
+        return [p for p in self._known if _is_at_or_below(p, path)]
 
     def stored_below(self, file: KnownEntry) -> Iterator[tuple[Entry, str]]:
         """What is inside of a file that has datasets in it."""
@@ -730,6 +742,12 @@ def _is_at_or_below(path: str, group: str) -> bool:
 def _suffix(path: str) -> str:
     name = path.rpartition("/")[2]
     return os.path.splitext(name)[1].lower()
+
+
+def _sources(entry: Entry) -> tuple[str, ...]:
+    """Other files that the content of an HDF5 file comes from."""
+    listed = entry.storage.get("sources") if entry.kind == "group" else None
+    return tuple(str(path) for path in listed) if isinstance(listed, (list, tuple)) else ()
 
 
 def _stamp(generation: Generation | None) -> str:
