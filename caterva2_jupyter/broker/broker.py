@@ -17,12 +17,12 @@ from ..core.catalog import Cursor
 from ..core.events import EventBatch
 from ..core.paths import parse_root_name
 from ..core.roots import AnnouncedRoot, owner_tag, parse_service_url
-from ..errors import RequestError, SourceUnavailableError, TooLargeError
+from ..errors import InvalidPathError, RequestError, SourceUnavailableError, TooLargeError
 from .outbox import Outbox
-from .registry import MAX_ROOTS
+from .registry import MAX_ROOTS, url_of
 from .state_file import StateFile
 
-__all__ = ["Broker", "Connection"]
+__all__ = ["Broker", "Connection", "parse_published_name"]
 
 MAX_EPOCH_CHARS = 100
 
@@ -128,13 +128,12 @@ class Broker:
         RequestError, InvalidPathError, IntegrityError
             When it is not a registration.
         """
-        owner, name = form.get("owner"), parse_root_name(str(form.get("name")))
+        owner, name = form.get("owner"), parse_published_name(str(form.get("name")))
         if form.get("type") != "register" or not isinstance(owner, str) or not 16 <= len(owner) <= 200:
             raise RequestError("a publisher's first message has to be its registration")
-        if name.startswith("@"):
-            raise RequestError(f"{name!r} cannot be published: names with @ are areas of subscribers")
         cursor = _parse_cursor(form)
-        changed = self._registry.register(name, parse_service_url(str(form.get("http"))), owner_tag(owner))
+        http = parse_service_url(url_of(str(form.get("http"))))
+        changed = self._registry.register(name, http, owner_tag(owner))
         if changed:
             # Before it is answered: a name must not be free again after a crash.
             await self._save()
@@ -263,6 +262,19 @@ class Broker:
                 await asyncio.to_thread(self._state.save, form)
             except OSError as error:
                 logger.warning("cannot save %s: %s; roots are kept in memory", self._state.path, error.strerror)
+
+
+def parse_published_name(text: str) -> str:
+    """The name of a root that a publisher may take.
+
+    Raises
+    ------
+    InvalidPathError
+        When it cannot name a root, or names an area of subscribers.
+    """
+    if text.startswith("@"):
+        raise InvalidPathError(f"{text[:100]!r} cannot be published: names with @ are areas of subscribers")
+    return parse_root_name(text)
 
 
 def _parse_cursor(form: dict[str, Any]) -> Cursor:

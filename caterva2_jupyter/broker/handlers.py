@@ -26,7 +26,7 @@ from ..errors import (
 from ..web.access import AccessPolicy, network_policy
 from ..web.caps import ClientCap
 from ..web.service import HealthHandler, Route, ServiceHandler
-from .broker import Broker, Connection
+from .broker import Broker, Connection, parse_published_name
 from .registry import url_of
 
 __all__ = ["make_routes"]
@@ -85,7 +85,7 @@ class _OldRootsHandler(_BrokerHandler):
                 self._refuse([field], kind, "Input should be a valid string" if field in form else "Field required")
                 return
         try:
-            name, url = parse_root_name(form["name"]), parse_service_url(url_of(form["http"]))
+            name, url = parse_published_name(form["name"]), parse_service_url(url_of(form["http"]))
         except (InvalidPathError, IntegrityError) as error:
             self._refuse(["name" if isinstance(error, InvalidPathError) else "http"], "value_error", str(error))
             return
@@ -149,6 +149,10 @@ class _Socket(_BrokerHandler, WebSocketHandler):
         except Caterva2Error as error:
             await self._send(json.dumps({"type": "error", "status": error.status, **error_to_json(error)}))
             self._close("refused")
+        except BaseException:
+            # Tornado would log it and leave the connection open, with nobody who reads it.
+            self.close(1011, "an error of the broker")
+            raise
 
     async def take(self, connection: Connection, form: dict[str, Any], text: str) -> None:
         raise NotImplementedError

@@ -121,7 +121,7 @@ class BrokerLink:
         self.status = LinkStatus("connecting")
 
     async def run(self) -> None:
-        """Keep the root registered until cancelled. Errors of the network never leave it."""
+        """Keep the root registered until cancelled; no error leaves it."""
         while True:
             try:
                 async with open_websocket(
@@ -137,6 +137,11 @@ class BrokerLink:
                 await asyncio.sleep(REFUSED_RETRY_S)
             except Caterva2Error as error:
                 self._set_status(LinkStatus("connecting", str(error)))
+                await asyncio.sleep(self._backoff.next_s())
+            except Exception:
+                # A catalog that cannot be read now must not take the root offline for good.
+                logger.exception("the link of root %r to the broker failed; it is opened again", self._name)
+                self._set_status(LinkStatus("connecting", "an error that is in the log"))
                 await asyncio.sleep(self._backoff.next_s())
 
     def _set_status(self, status: LinkStatus) -> None:

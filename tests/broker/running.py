@@ -73,6 +73,7 @@ class Catalog:
         self.cursor = Cursor(epoch, 0)
         self.batches: list[EventBatch] = []
         self.lose_events = False
+        self.error: Exception | None = None
 
     def put(self, path: str) -> EventBatch:
         number = self.cursor.seq + 1
@@ -85,6 +86,9 @@ class Catalog:
         told = since.seq if since else self.cursor.seq
         while True:
             await asyncio.sleep(0.005)
+            if self.error is not None:
+                error, self.error = self.error, None
+                raise error
             if self.lose_events:
                 self.lose_events = False
                 self.batches.clear()

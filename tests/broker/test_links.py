@@ -326,6 +326,120 @@ def test_tokens_open_what_they_are_for(tmp_path: Path):
     asyncio.run(scenario())
 
 
+def test_a_catalog_that_fails_takes_the_root_offline_for_a_moment_only(tmp_path: Path):
+    async def scenario() -> None:
+        catalog = Catalog()
+        async with (
+            broker_at(tmp_path) as broker,
+            publishing(broker.address, catalog) as link,
+            subscribing(broker.address, {"foo"}) as heard,
+        ):
+            await until(lambda: heard.of(EventBatch))
+            catalog.error = OSError("the disk is gone")
+            await until(lambda: link.status.reason == "an error that is in the log")
+            await until(lambda: link.status.state == "online")
+            catalog.put("x.b2nd")
+            await until(lambda: heard.paths == ["x.b2nd"])
+
+    asyncio.run(scenario())
+
+
+CERTIFICATES = Path(__file__).parents[1] / "certificates"
+
+
+def with_certificate(name: str, trusted: str = "") -> NetworkConfig:
+    return NetworkConfig(
+        tls_cert=str(CERTIFICATES / f"{name}.pem"), tls_ca=str(CERTIFICATES / f"{trusted}.pem") if trusted else ""
+    )
+
+
+def test_links_work_over_tls(tmp_path: Path):
+    network = with_certificate("service", trusted="ca")
+
+    async def scenario() -> None:
+        async with (
+            broker_at(tmp_path, network=network) as broker,
+            publishing(broker.address, Catalog(), network=network),
+            subscribing(broker.address, network=NetworkConfig(tls_ca=network.tls_ca)) as heard,
+        ):
+            assert broker.url.startswith("https://")
+            await until(lambda: heard.roots == {"foo": True})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("served", "trusted", "why"),
+    [
+        ("expired", "ca", "expired"),
+        ("other", "ca", "not valid for '127.0.0.1'"),
+        ("service", "", "unable to get local"),
+    ],
+)
+def test_a_certificate_that_is_not_right_is_refused(tmp_path: Path, served: str, trusted: str, why: str):
+    async def scenario() -> None:
+        here = with_certificate("service", trusted)
+        async with (
+            broker_at(tmp_path, network=with_certificate(served)) as broker,
+            publishing(broker.address, Catalog(), network=here) as link,
+            subscribing(broker.address, network=here) as heard,
+        ):
+            await until(lambda: link.status.reason and heard.losses)
+            assert "certificate that is not trusted" in link.status.reason
+            assert why in link.status.reason
+            assert heard.of(RootsKnown) == []
+            assert broker.service.broker.roots() == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_redirection_is_not_followed_and_gets_no_token(tmp_path: Path):
+    network = NetworkConfig(publish_token="publish-it", read_token="read-it")
+    requests: list[bytes] = []
+
+    async def scenario() -> None:
+        async with broker_at(tmp_path, network=network) as target:
+
+            async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
+                where = f"{target.url}{requests[-1].split()[1].decode()}"
+                writer.write(f"HTTP/1.1 307 Go\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode())
+                await writer.drain()
+                writer.close()
+
+            server = await asyncio.start_server(redirect, "127.0.0.1", 0)
+            address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+            async with (
+                publishing(address, Catalog(), network=network) as link,
+                subscribing(address, network=network) as heard,
+            ):
+                await until(lambda: link.status.reason and heard.losses)
+                assert "redirection, which is not followed" in link.status.reason
+                assert "redirection, which is not followed" in heard.losses[0]
+                assert target.service.broker.roots() == ()
+            server.close()
+
+    asyncio.run(scenario())
+    assert requests
+
+
+def test_something_that_is_no_broker_is_refused(tmp_path: Path):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\n\r\n<login>")
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        async with publishing(address, Catalog()) as link, subscribing(address) as heard:
+            await until(lambda: link.status.reason and heard.losses)
+            assert "refuses the connection (HTTP status 200)" in link.status.reason
+        server.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_state_file_that_is_damaged_is_set_aside(tmp_path: Path):
     (tmp_path / "db.json").write_text('{"roots": {"foo"')
 
