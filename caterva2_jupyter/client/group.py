@@ -17,7 +17,7 @@ from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join, matches, parse_path
 from ..core.paths import name as last_name
-from ..errors import DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
+from ..errors import InvalidPathError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
 from .download import download
 from .progress import Progress
@@ -167,9 +167,15 @@ class Group(Mapping[str, "RemoteObject"]):
         Raises
         ------
         DatasetNotFoundError, InvalidPathError
-            Also a KeyError, as of any mapping.
         """
         return open_path(self._session, self._root, join(self.path, self._relative(path)))
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """What is at a path below this group, or ``default`` when nothing is there."""
+        try:
+            return self[path]
+        except NotFoundError:
+            return default
 
     def _relative(self, path: str) -> str:
         relative = parse_path(path)
@@ -296,12 +302,4 @@ def open_entry_json(session: Session, root: str, form: Mapping[str, Any]) -> Rem
 
 def open_path(session: Session, root: str, path: str) -> RemoteObject:
     """Open what is at a path, by one request."""
-    try:
-        entry = session.service.entry(root, path)
-    except DatasetNotFoundError as error:
-        raise _MissingError(str(error)) from None
-    return open_entry(session, root, entry)
-
-
-class _MissingError(DatasetNotFoundError, KeyError):
-    """A dataset that a mapping has not: ``Mapping.get`` catches KeyError."""
+    return open_entry(session, root, session.service.entry(root, path))

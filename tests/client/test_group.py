@@ -91,13 +91,15 @@ def test_what_is_not_there_is_the_error_that_the_service_raised(client: cat2.Cli
     with pytest.raises(cat2.DatasetNotFoundError, match=r"nothing\.b2nd") as raised:
         client["foo/nothing.b2nd"]
     assert isinstance(raised.value, FileNotFoundError)
-    assert isinstance(raised.value, KeyError)
+    assert type(raised.value) is cat2.DatasetNotFoundError
     assert str(raised.value).count("\n") == 0
     with pytest.raises(cat2.RootNotFoundError, match="bar"):
         client["bar"]
     with pytest.raises(cat2.RootNotFoundError):
         client["bar/x"]
     assert client["foo"].get("nothing") is None
+    assert client["foo"].get("..", 7) == 7
+    assert client["foo"].get("dir1/notes.txt").read() == b"notes"
     for path in ("", "..", "a/../b", "/a", "a\0"):
         with pytest.raises(cat2.InvalidPathError):
             client["foo"][path]
