@@ -23,7 +23,7 @@ from ..config import PublisherConfig
 from ..core.paths import parse_path
 from ..core.roots import AnnouncedRoot, owner_tag
 from ..core.source import Source
-from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError
+from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
 from ..storage.directory_root import DirectoryRoot
 from ..storage.event_hub import EventHub
@@ -147,43 +147,54 @@ class Publisher:
 
     async def _keep_up(self) -> None:
         todo = Changes(everything=True)
-        retry_s = RETRY_S[0]
+        pause_s, problem = RETRY_S[0], ""
         while True:
             try:
-                await self._apply(todo)
-                unsettled = await self._run(self._root.unsettled)
+                unsettled = await self._apply(todo)
+            except SourceUnavailableError as error:
+                if str(error) != problem:
+                    log.warning("the index of %r stays as it is: %s", self.name, error)
+                problem, pause_s = str(error), RETRY_S[0]
             except Exception:
                 # Whatever a damaged file or a full disk does: the root goes on being served and watched.
-                log.exception("cannot bring the index of %r up to date: again in %g s", self.name, retry_s)
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, RETRY_S[1])
-                todo = Changes(everything=True)
+                log.exception("cannot bring the index of %r up to date: again in %g s", self.name, pause_s)
+            else:
+                pause_s, problem = RETRY_S[0], ""
+                self.scanned.set()
+                if self._watcher is None:
+                    return
+                todo = await self._next_changes(self._watcher, unsettled)
                 continue
-            retry_s = RETRY_S[0]
-            self.scanned.set()
-            if self._watcher is None:
-                return
-            try:
-                async with asyncio.timeout(UNSETTLED_S if unsettled else None):
-                    todo = await self._watcher.next_changes()
-            except TimeoutError:
-                todo = Changes(frozenset(unsettled))
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_S[1])
+            todo = Changes(everything=True)
 
-    async def _apply(self, changes: Changes) -> None:
-        if not changes.everything:
-            await self._look(changes.paths)
-        elif not await self._run(self._is_missing):
+    @staticmethod
+    async def _next_changes(watcher: Watcher, unsettled: list[Path]) -> Changes:
+        try:
+            async with asyncio.timeout(UNSETTLED_S if unsettled else None):
+                return await watcher.next_changes() | Changes(frozenset(unsettled))
+        except TimeoutError:
+            return Changes(frozenset(unsettled))
+
+    async def _apply(self, changes: Changes) -> list[Path]:
+        """Look at what changed; files that could not be opened yet."""
+        if changes.everything:
+            await self._check_there()
             nevents = await self._source.scan()
             log.info("scanned %s: %d changes", self._root.watched, nevents)
         else:
-            # An unmounted disk is not a deletion of everything on it.
-            log.warning("%s is not there: serving the index of before", self._root.watched)
+            await self._look(changes.paths)
+        return await self._run(self._root.unsettled)
 
-    def _is_missing(self) -> bool:
-        watched = self._root.watched  # not absolute: not of a file system
-        return watched.is_absolute() and not watched.exists()
+    async def _check_there(self) -> None:
+        """An unmounted disk is not a deletion of everything on it."""
+        watched = self._root.watched
+        if watched.is_absolute() and not await self._run(watched.exists):  # not absolute: not of a file system
+            raise SourceUnavailableError(f"{watched} is not there")
 
     async def _look(self, paths: Iterable[Path]) -> int:
+        await self._check_there()
         goals = await self._run(lambda: {self._goal(path) for path in paths})
         return await self._source.rescan(sorted(goals))
 

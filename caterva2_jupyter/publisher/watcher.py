@@ -199,6 +199,7 @@ class Watcher:
         self._poll_s = poll_s
         self._debouncer = Debouncer(quiet_s, may_grow)
         self._stop = threading.Event()
+        self._is_gone = False
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._waiting = Changes()
@@ -246,13 +247,14 @@ class Watcher:
             if not is_first:
                 # What happened while nobody watched is not known.
                 self._tell(Changes(everything=True))
-            is_first = False
+            is_first = self._is_gone = False
             try:
                 for paths in self._observe():
                     self._call(self._ready.set)
                     self._step(paths)
-                    if _identity(self._watched) != identity:
-                        break  # replaced or unmounted: what is watched is not what is there
+                    # Replaced or unmounted: what is watched is not what is there.
+                    if self._is_gone or _identity(self._watched) != identity:
+                        break
             except (OSError, RuntimeError) as error:
                 if self._poll_s == 0 and identity is not None:
                     log.warning("cannot be told of changes of %s (%s): looking every %g s instead",
@@ -293,6 +295,8 @@ class Watcher:
             recursive=not is_file,
             ignore_permission_denied=True,
         ):
+            # A new directory may have the inode of the one that was removed.
+            self._is_gone = (watchfiles.Change.deleted, str(directory)) in changes
             paths = {Path(path) for _, path in changes}
             yield paths & {self._watched} if is_file else paths - {directory}
 

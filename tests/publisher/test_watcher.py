@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caterva2_jupyter.publisher.watcher import GROWING_S, Changes, Debouncer, FileState, Watcher
+
+X, Y = Path("/r/x"), Path("/r/y")
+
+
+class Disk:
+    """States of files as a test sets them."""
+
+    def __init__(self) -> None:
+        self.states: dict[Path, FileState] = {}
+
+    def write(self, path: Path) -> FileState:
+        before = self.states.get(path, FileState(1, 0, 0))
+        self.states[path] = FileState(before.inode, before.nbytes + 1, before.mtime_ns + 1)
+        return self.states[path]
+
+    def __call__(self, path: Path) -> FileState | None:
+        return self.states.get(path)
+
+
+def test_a_file_is_told_when_it_was_left_alone_for_long_enough() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, 0.05)
+    assert not debouncer.due(10.1, disk)
+    debouncer.saw(X, disk.write(X), 10.12, 0.0)
+    assert not debouncer.due(10.2, disk)
+    assert debouncer.due(10.33, disk).paths == {X}
+    assert not debouncer.due(11, disk)
+
+
+def test_writes_that_nobody_was_told_of_count_too() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, 0.0)
+    disk.write(X)
+    assert not debouncer.due(10.25, disk)
+    assert debouncer.due(10.5, disk).paths == {X}
+
+
+def test_a_complete_file_that_is_renamed_into_place_is_told_at_once() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, 60.0)
+    assert debouncer.due(10.0, disk).paths == {X}
+
+
+def test_a_file_whose_time_is_set_back_while_it_is_busy_has_to_be_quiet() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, 0.0)
+    debouncer.saw(X, disk.write(X), 10.1, 1e6)
+    assert not debouncer.due(10.29, disk)
+    assert debouncer.due(10.31, disk).paths == {X}
+
+
+def test_a_time_in_the_future_does_not_hold_a_file_back() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, -1e6)
+    assert not debouncer.due(10.1, disk)
+    assert debouncer.due(10.2, disk).paths == {X}
+
+
+def test_a_file_that_never_rests_is_told_every_five_seconds() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    told = []
+    for tick in range(200):
+        now = tick / 10
+        debouncer.saw(X, disk.write(X), now, 0.0)
+        if debouncer.due(now + 0.01, disk):
+            told.append(now)
+    assert len(told) == 3
+    assert all(b - a >= GROWING_S - 0.2 for a, b in itertools.pairwise(told))
+
+
+def test_a_new_file_that_is_still_being_copied_is_not_told() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2, may_grow=lambda path: path == Y)
+    told: set[Path] = set()
+    for tick in range(200):
+        for path in (X, Y):
+            debouncer.saw(path, disk.write(path), tick / 10, 0.0)
+        told |= debouncer.due(tick / 10 + 0.01, disk).paths
+    assert told == {Y}
+    assert debouncer.due(21, disk).paths >= {X}
+
+
+def test_a_file_that_came_and_went_is_told_once_as_gone_or_not() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    debouncer.saw(X, disk.write(X), 10.0, 0.0)
+    del disk.states[X]
+    debouncer.saw(X, None, 10.05, 0.0)
+    assert debouncer.due(10.3, disk).paths == {X}
+
+
+def test_a_storm_is_one_look_at_everything_once_it_is_over() -> None:
+    disk, debouncer = Disk(), Debouncer(0.2, storm_paths=100)
+    looks = []
+    for tick in range(120):
+        now = tick / 10
+        for number in range(50):
+            path = Path(f"/r/{tick}-{number}")
+            debouncer.saw(path, disk.write(path), now, 0.0)
+        if changes := debouncer.due(now + 0.01, disk):
+            looks.append((now, changes))
+        assert len(debouncer) <= 101
+    assert len(looks) <= 3
+    assert all(c.everything for _, c in looks)
+    assert debouncer.due(20, disk) == Changes(everything=True)
+    assert not debouncer.due(30, disk)
+
+
+@given(st.lists(st.tuples(st.sampled_from([X, Y]), st.floats(0, 3), st.floats(-1, 1)), max_size=30))
+def test_every_change_is_told_in_the_end(steps: list[tuple[Path, float, float]]) -> None:
+    disk, debouncer = Disk(), Debouncer(0.2)
+    now, untold = 0.0, set[Path]()
+    for path, pause, age in steps:
+        now += pause
+        untold -= debouncer.due(now, disk).paths
+        debouncer.saw(path, disk.write(path), now, age)
+        untold.add(path)
+    for _ in range(3):
+        now += 1
+        untold -= debouncer.due(now, disk).paths
+    assert not untold
+    assert len(debouncer) == 0
+
+
+def test_changes_add_up() -> None:
+    assert Changes(frozenset({X})) | Changes(frozenset({Y})) == Changes(frozenset({X, Y}))
+    assert Changes(frozenset({X})) | Changes(everything=True) == Changes(everything=True)
+    assert not Changes()
+
+
+def watching(
+    watched: Path, check: Callable[[Watcher], Awaitable[None]], quiet_s: float = 0.1, poll_s: float = 0.0
+) -> None:
+    async def main() -> None:
+        watcher = Watcher(watched, quiet_s, poll_s)
+        async with asyncio.timeout(20):
+            await watcher.start()
+            try:
+                await check(watcher)
+            finally:
+                await watcher.stop()
+
+    asyncio.run(main())
+
+
+async def told(watcher: Watcher, *paths: Path) -> None:
+    waited = set(paths)
+    while waited:
+        changes = await watcher.next_changes()
+        if changes.everything:
+            return
+        waited -= changes.paths
+
+
+@pytest.mark.parametrize("poll_s", [0.0, 0.1])
+def test_created_changed_renamed_and_deleted_files_are_told(tmp_path: Path, poll_s: float) -> None:
+    async def check(watcher: Watcher) -> None:
+        (tmp_path / "a").write_text("1")
+        await told(watcher, tmp_path / "a")
+        (tmp_path / "a").write_text("22")
+        await told(watcher, tmp_path / "a")
+        (tmp_path / "a").rename(tmp_path / "b")
+        await told(watcher, tmp_path / "a", tmp_path / "b")
+        (tmp_path / "b").unlink()
+        await told(watcher, tmp_path / "b")
+        (tmp_path / "d" / "e").mkdir(parents=True)
+        await told(watcher, tmp_path / "d")
+        (tmp_path / "d" / "e" / "f").write_text("1")
+        await told(watcher, tmp_path / "d" / "e" / "f")
+
+    watching(tmp_path, check, poll_s=poll_s)
+
+
+@pytest.mark.parametrize("poll_s", [0.0, 0.1])
+def test_a_single_file_is_watched_though_it_is_replaced(tmp_path: Path, poll_s: float) -> None:
+    watched = tmp_path / "data.h5"
+    watched.write_text("1")
+
+    async def check(watcher: Watcher) -> None:
+        for number in range(3):
+            (tmp_path / "other").write_text(f"{number}{number}")
+            os.replace(tmp_path / "other", watched)
+            changes = await watcher.next_changes()
+            assert changes.everything or changes.paths == {watched}
+
+    watching(watched, check, poll_s=poll_s)
+
+
+def test_a_directory_that_is_replaced_is_looked_at_whole_and_watched_again(tmp_path: Path) -> None:
+    watched = tmp_path / "root"
+    watched.mkdir()
+
+    async def check(watcher: Watcher) -> None:
+        shutil.rmtree(watched)
+        await asyncio.sleep(0)
+        watched.mkdir()
+        while not (await watcher.next_changes()).everything:
+            pass
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            # It may be between two watches: then everything is looked at.
+            (watched / "a").write_text(str(time.monotonic()))
+            changes = await watcher.next_changes()
+            if watched / "a" in changes.paths:
+                return
+        raise AssertionError("not watched again")
+
+    watching(watched, check)
+
+
+def test_stopping_takes_no_time_and_leaves_no_thread(tmp_path: Path) -> None:
+    async def main() -> float:
+        watcher = Watcher(tmp_path)
+        await watcher.start()
+        begun = time.monotonic()
+        await watcher.stop()
+        assert not watcher._thread.is_alive()
+        return time.monotonic() - begun
+
+    assert asyncio.run(main()) < 2
