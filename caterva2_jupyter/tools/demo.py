@@ -169,8 +169,8 @@ def _run(directory: Path, browser: bool) -> None:
             f"--ServerApp.port={port}",
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={work}",
-            f"--SubscriberExtension.broker={broker.url()}",
-            f"--SubscriberExtension.cachedir={directory / 'cache'}",
+            f"--SubscriberApp.broker={broker.url()}",
+            f"--SubscriberApp.cachedir={directory / 'cache'}",
         )
         base = f"http://127.0.0.1:{port}/"
         _wait_for_slice(f"{base}caterva2", token, [broker, *publishers, lab])
