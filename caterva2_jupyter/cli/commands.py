@@ -83,7 +83,7 @@ def _below(client: Client, root: str, path: str, words: str) -> list[Entry]:
             return [entry]
         path = entry.path
     found = client.entries(join(root, path), q=words)
-    return [entry for entry in found if entry.kind != "group" or entry.version]
+    return [entry for entry in found if entry.path and (entry.kind != "group" or entry.version)]
 
 
 def _row(root: str, entry: Entry) -> list[str]:
