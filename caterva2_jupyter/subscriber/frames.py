@@ -91,9 +91,11 @@ class FrameMaker:
         self._check_size(_geometry(entry), parsed.selection.size, entry.path)
         async with self._turn:
             box = await self._read(source, entry, parsed.selection)
+            # A scalar would lose its byte order.
+            items = parsed.apply(box) if parsed.result_shape else box.reshape(())
             if entry.kind == "file":
-                return await self._run(_bytes_frame, parsed.apply(box), entry)
-            return await self._run(self._array_frame, parsed.apply(box), entry.path)
+                return await self._run(_bytes_frame, items, entry)
+            return await self._run(self._array_frame, items, entry.path)
 
     async def whole_frame(self, source: Source, entry: Entry) -> bytes:
         """The contiguous frame of a whole dataset, with its attributes as ``vlmeta``."""
@@ -152,7 +154,7 @@ class FrameMaker:
         return await self._run(placer.finish)
 
     def _array_frame(self, array: npt.NDArray[Any], path: str) -> bytes:
-        return _to_frame(self._plain(np.asarray(array), path), path)
+        return _to_frame(self._plain(array, path), path)
 
     def _whole_array_frame(self, array: npt.NDArray[Any], entry: Entry) -> bytes:
         geometry = _geometry(entry)
