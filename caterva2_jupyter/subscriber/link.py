@@ -238,6 +238,8 @@ class Link:
                 message = await socket.receive(timeout=silence_s)
         except BrokenLinkError as broken:
             raise SourceUnavailableError(str(broken)) from None
+        except TimeoutError:
+            raise SourceUnavailableError(f"{self.peer} is silent: nothing came in {silence_s:g} s") from None
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise SourceUnavailableError(f"{self.peer} closed the connection")
         return str(message.data)
