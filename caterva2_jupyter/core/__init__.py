@@ -16,5 +16,6 @@ What to read for which question:
 ``wire``           how do requests and records look on the wire?
 ``cache_format``   how do blocks look in the cache's files?
 ``events``         how are changes told?
+``roots``          what does a broker tell about a root?
 =================  ==========================================================================
 """
