@@ -417,11 +417,9 @@ class _Listing:
         return self._trees[name]
 
     def _entry(self, placed: Placed) -> Entry:
+        link = _printable(placed.link)
         if placed.target is None:
-            kind = "link" if placed.link else "unsupported"
-            return Entry(
-                placed.path, "link" if kind == "link" else "unsupported", reason=placed.reason, target=placed.link
-            )
+            return Entry(placed.path, "link" if link else "unsupported", reason=_printable(placed.reason), target=link)
         node, tree = placed.target.node, placed.target.tree
         storage: dict[str, Any] = {"hdf5": node["path"]}
         if tree.file != self._own:
@@ -434,7 +432,7 @@ class _Listing:
             attrs=node.get("attrs", {}),
             attrs_tag=node.get("attrs_tag", "") or attrs_tag({}),
             attrs_inline=node.get("attrs_inline", True),
-            target=placed.link,
+            target=link,
             storage=storage,
         )
         if node["kind"] == "group":
@@ -498,6 +496,11 @@ class _Listing:
             nodes = [[tree.node(int(addr)) for addr in axis] for axis in scales]
             told["scales"] = [[str(n["path"]) for n in axis if n is not None] for axis in nodes]
         return {"dimensions": told}
+
+
+def _printable(text: str) -> str:
+    """Names that are not UTF-8 can be shown, but not sent."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _bounded(storage: Mapping[str, Any]) -> dict[str, Any]:

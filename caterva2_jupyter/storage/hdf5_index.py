@@ -179,8 +179,9 @@ class Hdf5Reader:
     def attributes(self, path: str) -> dict[str, Any]:
         """All attributes of an object."""
         oid = self._open_object(path)
-        owner = h5py.Group(oid) if isinstance(oid, h5g.GroupID) else h5py.Dataset(oid)
-        return _attributes(owner, everything=True)
+        kinds = {h5g.GroupID: h5py.Group, h5d.DatasetID: h5py.Dataset}
+        owner = next((make(oid) for kind, make in kinds.items() if isinstance(oid, kind)), None)
+        return _attributes(owner or h5py.Datatype(oid), everything=True)
 
     def dataset(self, path: str) -> tuple[dict[str, Any], bytes]:
         """How a dataset is stored, and its chunks as rows of ``CHUNK_TABLE``."""
@@ -274,11 +275,14 @@ def _attributes(owner: Any, everything: bool) -> dict[str, Any]:
             continue
         try:
             form = _attribute(owner, raw)
+            size = len(name) + len(json.dumps(form)) + 8
+            if size > 2 * MAX_ATTR_NBYTES:
+                raise UnsupportedDatasetError(f"it takes about {size} bytes")
         except (UnsupportedDatasetError, *FOREIGN_ERRORS) as error:
             skipped[name] = _reason(error)
             total += len(name) + 100
         else:
-            total += len(name) + len(json.dumps(form)) + 8
+            total += size
             if total <= limit:
                 forms[name] = form
         if total > limit:
@@ -311,7 +315,7 @@ def _readable(raw: bytes) -> str:
 def _attribute(owner: Any, raw: bytes) -> Any:
     aid = h5a.open(owner.id, raw)
     tid = aid.get_type()
-    nbytes = aid.get_storage_size()
+    nbytes = math.prod(aid.shape) * tid.get_size() if aid.shape is not None else 0
     if nbytes > MAX_ATTR_NBYTES:
         raise UnsupportedDatasetError(f"it takes {nbytes} bytes, over the limit of {MAX_ATTR_NBYTES}")
     dtype = tid.dtype
@@ -417,7 +421,10 @@ def _unsupported(node: dict[str, Any], reason: str) -> tuple[dict[str, Any], np.
 
 
 def _class_name(tid: Any) -> str:
-    return _CLASS_NAMES.get(tid.get_class(), f"class {tid.get_class()}")
+    kind = tid.get_class()
+    if kind == getattr(h5t, "COMPLEX", None):  # HDF5 2.0
+        return "complex"
+    return _CLASS_NAMES.get(kind, f"class {kind}")
 
 
 def _object_reason(dtype: np.dtype[Any], tid: Any) -> str:

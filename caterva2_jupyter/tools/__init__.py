@@ -1,0 +1,1 @@
+"""Programs beside the services: examples, conversion to and from HDF5, the demo."""
