@@ -106,7 +106,7 @@ def _cparams_json(storage: Mapping[str, Any], geometry: Geometry, blocksize: int
         "clevel": _number(storage.get("clevel"), {}, 1),
         "filters": filters,
         "filters_meta": meta,
-        "typesize": geometry.itemsize if 0 < geometry.itemsize <= 255 else 1,
+        "typesize": _number(storage.get("typesize"), {}, geometry.itemsize if 0 < geometry.itemsize <= 255 else 1),
         "blocksize": blocksize,
         "nthreads": 1,
         "splitmode": _number(storage.get("splitmode"), {}, 1),
@@ -124,7 +124,8 @@ def _number(value: Any, names: Mapping[str, int], default: int) -> int:
 
 def _pipeline(value: Any, default: int) -> list[int]:
     """Six filters (or their parameters), the last one applied first."""
-    listed = value if isinstance(value, (list, tuple)) else [default]
+    is_pipeline = isinstance(value, (list, tuple)) and all(isinstance(f, (int, str)) for f in value)
+    listed = value if is_pipeline else [default]  # HDF5's filters are others
     numbers = [_number(f, _FILTERS, 0) for f in listed][-6:]
     return [0] * (6 - len(numbers)) + numbers
 
