@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
-from ..errors import AccessDeniedError, NotFoundError, RootNotFoundError
+from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
 from .address import DatasetAddress, parse_address
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
 from .progress import Progress
+from .representation import html_table
 from .service import RootStatus, Service
 from .session import DEFAULT_MAX_NBYTES, Session
 from .transport import Timeouts, Transport
@@ -283,7 +284,9 @@ class Client:
 
     def _repr_html_(self) -> str:
         """The roots, for notebooks; every text in it is escaped."""
-        from .representation import html_table
-
-        rows = {name: str(status).removeprefix(name).strip(" ()") or "known" for name, status in self.roots.items()}
+        try:
+            roots = self.roots
+        except Caterva2Error as error:
+            return html_table(repr(self)[1:-1], {"cannot be listed": str(error)})
+        rows = {name: str(status).removeprefix(name).strip(" ()") or "known" for name, status in roots.items()}
         return html_table(repr(self)[1:-1], rows)

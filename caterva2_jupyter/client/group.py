@@ -17,7 +17,7 @@ from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join, matches, parse_path
 from ..core.paths import name as last_name
-from ..errors import InvalidPathError, NotFoundError, UnsupportedDatasetError
+from ..errors import Caterva2Error, InvalidPathError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
 from .download import download
 from .progress import Progress
@@ -244,10 +244,12 @@ class Group(Mapping[str, "RemoteObject"]):
 
     def _repr_html_(self) -> str:
         """A table of the children, for notebooks; every text in it is escaped."""
-        listed = self._session.service.page(self._root, CatalogQuery(under=self.path, depth=1, limit=SHOWN_CHILDREN))
-        facts = {}
-        for entry in listed.entries():
-            facts[last_name(entry.path)] = _summary(entry)
+        query = CatalogQuery(under=self.path, depth=1, limit=SHOWN_CHILDREN)
+        try:
+            listed = self._session.service.page(self._root, query)
+        except Caterva2Error as error:
+            return html_table(repr(self)[1:-1], {"cannot be listed": str(error)})
+        facts = {last_name(entry.path): _summary(entry) for entry in listed.entries()}
         if listed.next is not None:
             facts["…"] = "more"
         return html_table(repr(self)[1:-1], facts, self.attrs if self._entry.attrs_inline else {})

@@ -94,7 +94,7 @@ class _Receiver:
             self._advance(record.nchunk)
         self._place(self._current, record)
         # After it was placed: what does not decode has not come.
-        if record.is_whole:
+        if record.is_whole or np.array_equal(record.ids, self._current.blocks):
             self._missing[:] = False
         else:
             self._missing &= ~np.isin(self._current.blocks, record.ids.astype(np.int64), assume_unique=True)

@@ -92,6 +92,15 @@ def test_a_representation_of_an_array_is_short_and_asks_for_nothing(client: cat2
     assert len(html_table("t", {}, attrs)) < 50_000
 
 
+def test_a_service_that_is_away_is_said_in_the_table() -> None:
+    with MemoryService({"foo": MemoryRoot({"a.txt": b"a"})}) as service:
+        client = cat2.connect(service.url)
+        root = client["foo"]
+        assert "a.txt" in root._repr_html_()
+    for thing in (client, root):
+        assert "cannot reach" in thing._repr_html_()
+
+
 def test_values_are_one_short_line() -> None:
     for value in (
         np.arange(10**6),
