@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.assembly import Assembler
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.dtypes import is_vlen
@@ -162,6 +161,9 @@ class Reader:
             When that version is not served any more.
         SourceUnavailableError, NotCachedError, DeadlineError, IntegrityError
         """
+        # Blosc2 takes longer to import than everything else, and who only lists needs none of it.
+        from ..core.assembly import Assembler
+
         geometry = entry.geometry
         assert geometry is not None
         assembler = Assembler(geometry, selection)
