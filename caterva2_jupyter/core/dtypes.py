@@ -6,6 +6,7 @@ Object dtypes have no form, but for strings of variable length, whose tag is ``"
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = ["VLEN_UTF8", "dtype_from_json", "dtype_to_json", "is_vlen"]
 
 VLEN_UTF8 = np.dtype(object, metadata={"caterva2": "vlen-utf8"})
 
+# What ``dtype.str`` can be; NumPy itself takes much more for a dtype.
+_PLAIN = re.compile(r"[<>|=]?(\?|[biufcmMSUV][0-9]{1,10})(\[[0-9]{0,10}[a-zA-Z]{1,7}\])?")
 _MAX_DEPTH = 16
 _MAX_FIELDS = 10_000
 
@@ -41,16 +44,24 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
     if dtype.names is None:
         # Structured-void types print their str as |V<n>; everything plain round-trips by .str
         return dtype.str
-    return (
-        {
-            "names": list(dtype.names),
-            "formats": [dtype_to_json(dtype.fields[n][0]) for n in dtype.names],  # type: ignore[index]
-            "offsets": [dtype.fields[n][1] for n in dtype.names],  # type: ignore[index]
-            "itemsize": dtype.itemsize,
-        }
-        if not _is_packed(dtype)
-        else [_field_to_json(dtype, n) for n in dtype.names]
-    )
+    titles = [_title(dtype, n) for n in dtype.names]
+    if _is_packed(dtype) and not any(titles):
+        return [_field_to_json(dtype, n) for n in dtype.names]
+    form = {
+        "names": list(dtype.names),
+        "formats": [dtype_to_json(dtype.fields[n][0]) for n in dtype.names],  # type: ignore[index]
+        "offsets": [dtype.fields[n][1] for n in dtype.names],  # type: ignore[index]
+        "itemsize": dtype.itemsize,
+    }
+    return {**form, "titles": titles} if any(titles) else form
+
+
+def _title(dtype: np.dtype[Any], name: str) -> str | None:
+    field: tuple[Any, ...] = dtype.fields[name]  # type: ignore[index]
+    title = field[2] if len(field) > 2 else None
+    if not isinstance(title, str | None):
+        raise TypeError(f"no JSON form for the title {title!r} of field {name!r}")
+    return title
 
 
 def _is_packed(dtype: np.dtype[Any]) -> bool:
@@ -85,7 +96,7 @@ def dtype_from_json(form: Any, _depth: int = 0) -> np.dtype[Any]:
         if form == "vlen-utf8":
             return VLEN_UTF8
         if isinstance(form, str):
-            if "," in form or "O" in form or len(form) > 40:
+            if not _PLAIN.fullmatch(form):
                 raise IntegrityError(f"not a dtype: {form[:40]!r}")
             dtype: np.dtype[Any] = np.dtype(form)
         elif isinstance(form, list) and len(form) <= _MAX_FIELDS:
@@ -100,14 +111,15 @@ def dtype_from_json(form: Any, _depth: int = 0) -> np.dtype[Any]:
         elif isinstance(form, dict):
             if len(form["names"]) > _MAX_FIELDS:
                 raise IntegrityError("dtype with too many fields")
-            dtype = np.dtype(
-                {
-                    "names": [str(n) for n in form["names"]],
-                    "formats": [dtype_from_json(f, _depth + 1) for f in form["formats"]],
-                    "offsets": [int(o) for o in form["offsets"]],
-                    "itemsize": int(form["itemsize"]),
-                }
-            )
+            fields: Any = {
+                "names": [str(n) for n in form["names"]],
+                "formats": [dtype_from_json(f, _depth + 1) for f in form["formats"]],
+                "offsets": [int(o) for o in form["offsets"]],
+                "itemsize": int(form["itemsize"]),
+            }
+            if "titles" in form:
+                fields["titles"] = [None if t is None else str(t) for t in form["titles"]]
+            dtype = np.dtype(fields)
         else:
             raise IntegrityError("not a dtype")
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, SyntaxError) as error:
