@@ -34,6 +34,8 @@ from .dtypes import dtype_from_json, dtype_to_json
 
 __all__ = ["attrs_tag", "decode_attr", "decode_attrs", "encode_attr", "encode_attrs"]
 
+MAX_DEPTH = 64
+
 
 def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
@@ -52,6 +54,12 @@ def encode_attr(value: object) -> Any:
     >>> encode_attr(1.5), encode_attr(b"ab")
     (1.5, {'t': 'bytes', 'v': 'YWI='})
     """
+    return _encode(value, 0)
+
+
+def _encode(value: object, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise TypeError(f"no JSON form for values nested over {MAX_DEPTH} deep")
     if value is None or isinstance(value, (str, bool)) or type(value) is int:
         return value
     if type(value) is float:
@@ -69,13 +77,13 @@ def encode_attr(value: object) -> Any:
     if isinstance(value, np.generic):
         return {"t": "scalar", "d": dtype_to_json(value.dtype), "v": _b64(value.tobytes())}
     if isinstance(value, tuple):
-        return {"t": "tuple", "v": [encode_attr(v) for v in value]}
+        return {"t": "tuple", "v": [_encode(v, depth + 1) for v in value]}
     if isinstance(value, list):
-        return [encode_attr(v) for v in value]
+        return [_encode(v, depth + 1) for v in value]
     if isinstance(value, Mapping):
         if all(isinstance(k, str) for k in value) and "t" not in value:
-            return {k: encode_attr(v) for k, v in value.items()}
-        return {"t": "dict", "v": [[encode_attr(k), encode_attr(v)] for k, v in value.items()]}
+            return {k: _encode(v, depth + 1) for k, v in value.items()}
+        return {"t": "dict", "v": [[_encode(k, depth + 1), _encode(v, depth + 1)] for k, v in value.items()]}
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
@@ -87,13 +95,19 @@ def decode_attr(form: Any) -> Any:
     IntegrityError
         When the form is not one of ours.
     """
+    return _decode(form, 0)
+
+
+def _decode(form: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise IntegrityError(f"attribute nested over {MAX_DEPTH} deep")
     if isinstance(form, list):
-        return [decode_attr(v) for v in form]
+        return [_decode(v, depth + 1) for v in form]
     if not isinstance(form, dict):
         return form
-    tag = form.get("t")
-    if tag is None:
-        return {k: decode_attr(v) for k, v in form.items()}
+    if "t" not in form:
+        return {k: _decode(v, depth + 1) for k, v in form.items()}
+    tag = form["t"]
     try:
         match tag:
             case "float":
@@ -101,9 +115,9 @@ def decode_attr(form: Any) -> Any:
             case "bytes":
                 return base64.b64decode(form["v"], validate=True)
             case "tuple":
-                return tuple(decode_attr(v) for v in form["v"])
+                return tuple(_decode(v, depth + 1) for v in form["v"])
             case "dict":
-                return {decode_attr(k): decode_attr(v) for k, v in form["v"]}
+                return {_decode(k, depth + 1): _decode(v, depth + 1) for k, v in form["v"]}
             case "strings":
                 out = np.empty(len(form["v"]), dtype=object)
                 out[:] = [str(v) for v in form["v"]]
@@ -115,7 +129,7 @@ def decode_attr(form: Any) -> Any:
                 return np.frombuffer(base64.b64decode(form["v"], validate=True), dtype_from_json(form["d"]))[0]
             case "empty":
                 return None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise IntegrityError(f"malformed attribute of type {tag!r}") from error
     raise IntegrityError(f"unknown attribute type {tag!r}")
 
