@@ -17,7 +17,7 @@ from ..errors import IntegrityError, RequestError
 from .metadata import Entry
 from .paths import parse_path
 
-__all__ = ["MAX_PAGE", "CatalogPage", "CatalogQuery", "Cursor", "parse_filter"]
+__all__ = ["MAX_PAGE", "CatalogPage", "CatalogQuery", "Cursor", "parse_filter", "parse_seq"]
 
 MAX_PAGE = 10_000
 
@@ -38,6 +38,18 @@ class Cursor:
         if not epoch or not seq.isascii() or not seq.isdigit() or len(seq) > 18:
             raise RequestError(f"not a cursor: {text[:60]!r}")
         return cls(epoch, int(seq))
+
+
+def parse_seq(form: object) -> int:
+    """A sequence number from JSON.
+
+    Raises
+    ------
+    IntegrityError
+    """
+    if type(form) is not int or not 0 <= form < 10**18:
+        raise IntegrityError(f"not a sequence number: {str(form)[:40]}")
+    return form
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +157,12 @@ class CatalogPage:
             following = form["next"]
             return cls(
                 epoch=str(form["epoch"]),
-                seq=int(form["seq"]),
+                seq=parse_seq(form["seq"]),
                 items=tuple(json.dumps(item, separators=(",", ":")) for item in form["items"]),
                 deleted=tuple(parse_path(str(p)) for p in form.get("deleted", ())),
                 next=None if following is None else parse_path(str(following)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise IntegrityError("malformed page of a catalog") from error
 
 

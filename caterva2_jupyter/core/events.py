@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..errors import IntegrityError
-from .catalog import Cursor
+from .catalog import Cursor, parse_seq
 from .metadata import Entry
 from .paths import parse_path, parse_root_name
 
@@ -86,8 +86,8 @@ class EventBatch:
             return cls(
                 root=parse_root_name(str(form["root"])),
                 epoch=str(form["epoch"]),
-                first_seq=int(form["first_seq"]),
-                seq=int(form["seq"]),
+                first_seq=parse_seq(form["first_seq"]),
+                seq=parse_seq(form["seq"]),
                 events=tuple(Event.from_json(e) for e in form["events"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -63,8 +63,8 @@ class Geometry:
             ndim <= MAX_NDIM
             and len(self.chunks) == ndim
             and len(self.blocks) == (ndim if self.layout == "nd" else 1)
-            and all(n >= 0 for n in self.shape)
-            and all(c >= 1 for c in self.chunks)
+            and all(0 <= n < 2**63 for n in self.shape)
+            and all(1 <= c < 2**63 for c in self.chunks)
             and all(b >= 1 for b in self.blocks)
             and (self.layout == "flat" or all(b <= c for b, c in zip(self.blocks, self.chunks, strict=True)))
             and math.prod(self.shape) * max(self.itemsize, 1) < 2**63
@@ -305,7 +305,7 @@ class Entry:
                 target=str(form.get("target", "")),
                 storage=dict(form.get("storage", {})),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, IntegrityError):
                 raise
             raise IntegrityError("malformed catalog entry") from error
