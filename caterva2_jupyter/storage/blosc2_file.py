@@ -276,7 +276,7 @@ def _frame_geometry(header: FrameHeader, probe: bytes | None) -> Geometry:
     chunksize = header.chunksize
     if header.nbytes and chunksize < 1:
         raise UnsupportedDatasetError("a frame with chunks of different sizes, which are not served")
-    if header.nbytes % itemsize or chunksize % itemsize:
+    if header.nbytes % itemsize or (header.nbytes and chunksize % itemsize):
         itemsize = 1
     dtype = np.dtype("u1") if itemsize == 1 else np.dtype(f"V{itemsize}")
     if not header.nbytes:

@@ -234,14 +234,19 @@ def parse_array_meta(header: FrameHeader) -> ArrayMeta | None:
     if raw is None:
         return None
     try:
-        fields = _unpack_first(raw)
-        ndim = int(fields[1])
-        shape, chunks, blocks = (tuple(int(n) for n in fields[i]) for i in (2, 3, 4))
-        if not len(shape) == len(chunks) == len(blocks) == ndim:
-            raise ValueError("lengths differ")
-        text = _text(fields[6]) if len(fields) > 6 else ""
-        is_numpy = len(fields) <= 5 or int(fields[5]) == 0
-    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
+        # By hand: Blosc2 marks 16 axes with a byte that means something else in MessagePack.
+        ndim, at = raw[2], 3
+        sizes: list[tuple[int, ...]] = []
+        for mark, form in ((0xD3, ">q"), (0xD2, ">i"), (0xD2, ">i")):
+            step = 1 + struct.calcsize(form)
+            if raw[at] != 0x90 + ndim or any(raw[at + 1 + i * step] != mark for i in range(ndim)):
+                raise ValueError("not a list of sizes")
+            sizes.append(tuple(struct.unpack_from(form, raw, at + 2 + i * step)[0] for i in range(ndim)))
+            at += 1 + ndim * step
+        shape, chunks, blocks = sizes
+        is_numpy = len(raw) <= at or raw[at] == 0
+        text = _text(_unpack_first(raw[at + 1 :])) if len(raw) > at + 1 else ""
+    except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException) as error:
         raise IntegrityError("malformed b2nd metalayer") from error
     if not is_numpy:
         raise UnsupportedDatasetError("its dtype is not one of NumPy")
