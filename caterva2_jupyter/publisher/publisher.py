@@ -97,6 +97,7 @@ class Publisher:
         self._source = ThreadedSource(self.name, self._root, self.store, self.hub, self.executor, HEARTBEAT_S)
         self._watcher: Watcher | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self.scanned = asyncio.Event()
 
     # SourceDirectory and Announcer
@@ -106,7 +107,7 @@ class Publisher:
         return self._source
 
     async def roots(self) -> list[dict[str, Any]]:
-        cursor = self.store.cursor
+        cursor = await self._run(lambda: self.store.cursor)
         tag = owner_tag(self.owner_id)
         return [AnnouncedRoot(self.name, self.url, tag, True, cursor.epoch, cursor.seq).to_json()]
 
@@ -135,6 +136,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Stop watching, then close the root and the index."""
+        self._is_stopping = True
         self._source.close()
         if self._watcher is not None:
             await self._watcher.stop()
@@ -152,6 +154,8 @@ class Publisher:
             try:
                 unsettled = await self._apply(todo)
             except SourceUnavailableError as error:
+                if self._is_stopping:
+                    return
                 if str(error) != problem:
                     log.warning("the index of %r stays as it is: %s", self.name, error)
                 problem, pause_s = str(error), RETRY_S[0]

@@ -167,9 +167,6 @@ class ServiceHandler(JsonAnswers):
     def get_current_user(self) -> str | None:
         return self._policy.user(self)
 
-    def check_xsrf_cookie(self) -> None:
-        """Nothing: ``prepare`` has refused what other sites send, cookie or not."""
-
     def check_origin(self, origin: str) -> bool:
         """For WebSockets: ``prepare`` has checked it."""
         return True
