@@ -123,7 +123,8 @@ class Link:
         self.stall_s, self.min_rate = stall_s, min_rate
         self._patience_s = patience_s
         self._rng = rng or random.Random()  # noqa: S311  (jitter is no secret)
-        self._quiet_until = 0.0
+        self._connect_s = connect_s
+        self._quiet_until = self._unreachable_until = 0.0
         self._tokens = RETRY_BURST
 
     def attempts(self) -> Attempts:
@@ -248,11 +249,17 @@ class Link:
         return URL(f"{self._base}/api/v1/{path}", encoded=True)
 
     async def _wait_for_quiet(self) -> None:
-        wait_s = self._quiet_until - asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        if now < self._unreachable_until:
+            raise self._unreachable()
+        wait_s = self._quiet_until - now
         if wait_s > self._patience_s:
             raise SourceUnavailableError(f"{self.peer} is busy and asked to be left alone for {math.ceil(wait_s)} s")
         if wait_s > 0:
             await asyncio.sleep(wait_s + self._rng.uniform(0, 0.1 * wait_s))
+
+    def _unreachable(self) -> SourceUnavailableError:
+        return SourceUnavailableError(f"cannot reach {self.peer}: no connection in {self._connect_s:g} s")
 
     async def _refusal(self, answer: Answer) -> Exception:
         """What an unwanted status means here."""
@@ -297,7 +304,9 @@ class Link:
         except aiohttp.ClientSSLError as error:
             raise SourceUnavailableError(f"{self.peer} has a certificate that is not trusted: {error}") from None
         except aiohttp.ServerTimeoutError:
-            raise BrokenLinkError(SourceUnavailableError(f"cannot reach {self.peer}: no connection in time")) from None
+            # Nothing says no, nothing says yes: whoever asks next should not wait as long.
+            self._unreachable_until = asyncio.get_running_loop().time() + self._connect_s
+            raise self._unreachable() from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise SourceUnavailableError(f"cannot reach {self.peer}: {error}") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
+import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -311,6 +313,26 @@ def test_a_service_that_is_not_there_is_told_soon(url: str) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a full backlog drops connections")
+def test_a_service_that_drops_connections_is_told_within_the_deadline_once() -> None:
+    async def run(url: str) -> None:
+        async with open_session(url) as session:
+            source = RemoteSource("foo", url, session, connect_s=0.7)
+            begun = time.monotonic()
+            for _ in range(5):
+                with pytest.raises(SourceUnavailableError, match=r"no connection in 0\.7 s"):
+                    await source.entry("a")
+            assert 0.6 < time.monotonic() - begun < 1.4
+            assert source._link._unreachable_until - asyncio.get_running_loop().time() < 0.7
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        for _ in range(4):
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        asyncio.run(run(f"http://127.0.0.1:{full.getsockname()[1]}"))
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -609,7 +631,7 @@ def test_connections_are_used_again() -> None:
 
 
 def test_a_silent_event_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caterva2_jupyter.subscriber.sources.SILENCE_S", 0.3)
+    monkeypatch.setattr("caterva2_jupyter.subscriber.remote_source.SILENCE_S", 0.3)
 
     async def scenario(origin: Origin, url: str) -> None:
         proxy = HarmfulProxy(url, lambda: Harm(stall_at=500))

@@ -1,0 +1,124 @@
+"""Which blocks are being fetched, so that many who want one cause one request.
+
+It starts, shares and cancels fetches; what a fetch does is given by the caller (``sources``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.blocks import WHOLE, BlockRecord
+from ..errors import SourceUnavailableError
+from ..storage.block_cache import CachedVersion
+
+__all__ = ["Flight", "Flights", "look_at_error"]
+
+REMEMBERED_VERSIONS = 1000
+
+Ints = npt.NDArray[np.int64]
+
+
+class Flight:
+    """One upstream request that is under way, and how many wait for it."""
+
+    def __init__(self, task: asyncio.Task[list[BlockRecord]], keys: list[tuple[str, int, int]]) -> None:
+        self.task, self.keys, self.waiters = task, keys, 1
+
+    async def wait(self) -> list[BlockRecord]:
+        """What it brings.
+
+        Raises
+        ------
+        SourceUnavailableError
+            When all fetches were stopped.
+        """
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if not self.task.cancelled() or (waiting is not None and waiting.cancelling()):
+                raise
+            raise SourceUnavailableError("the service that fetches it is stopping") from None
+
+
+class Flights:
+    """Which blocks are being fetched, and by whom: a second reader waits for the first one's request.
+
+    Until a dataset's chunks are seen to come in blocks, one request per chunk is under way at a time: a
+    chunk that cannot be cut comes whole, whichever of its blocks is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[tuple[str, int, int], Flight] = {}
+        self._cut: OrderedDict[str, bool] = OrderedDict()
+
+    def join(self, version: CachedVersion, wanted: Mapping[int, Ints]) -> tuple[list[Flight], dict[int, Ints]]:
+        """The flights that bring some of these blocks, and the blocks that none brings."""
+        flights: dict[int, Flight] = {}
+        own: dict[int, Ints] = {}
+        cut = self.is_cut(version)
+        for nchunk, ids in wanted.items():
+            whole = self._flights.get((version.key, nchunk, WHOLE))
+            if whole is not None and not cut:
+                flights[id(whole)] = whole
+                continue
+            under_way = [self._flights.get((version.key, nchunk, block)) for block in ids.tolist()]
+            flights |= {id(f): f for f in under_way if f is not None}
+            alone = ids[[f is None for f in under_way]]
+            if len(alone):
+                own[nchunk] = alone
+        for flight in flights.values():
+            flight.waiters += 1
+        return list(flights.values()), own
+
+    def start(
+        self, version: CachedVersion, own: Mapping[int, Ints], fetch: Coroutine[Any, Any, list[BlockRecord]]
+    ) -> Flight:
+        """Begin to fetch blocks."""
+        keys = [(version.key, n, block) for n, ids in own.items() for block in (*ids.tolist(), WHOLE)]
+        flight = Flight(asyncio.create_task(fetch), keys)
+        self._flights |= dict.fromkeys(keys, flight)
+        flight.task.add_done_callback(lambda task: self._land(flight))
+        flight.task.add_done_callback(look_at_error)
+        return flight
+
+    def leave(self, flight: Flight) -> None:
+        """One waits no more; nobody waiting means that nobody needs it."""
+        flight.waiters -= 1
+        if flight.waiters == 0 and not flight.task.done():
+            self._land(flight)
+            flight.task.cancel()
+
+    def is_cut(self, version: CachedVersion) -> bool:
+        """Were chunks of this version seen to come in blocks?"""
+        return self._cut.get(version.key, False)
+
+    def learn(self, version: CachedVersion, record: BlockRecord) -> None:
+        """Do chunks of this version come in blocks?"""
+        self._cut[version.key] = not record.is_whole
+        self._cut.move_to_end(version.key)
+        if len(self._cut) > REMEMBERED_VERSIONS:
+            self._cut.popitem(last=False)
+
+    def _land(self, flight: Flight) -> None:
+        for key in flight.keys:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+    async def aclose(self) -> None:
+        flights = set(self._flights.values())
+        for flight in flights:
+            flight.task.cancel()
+        await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+
+
+def look_at_error(task: asyncio.Task[Any]) -> None:
+    """An error that nobody waits for any more is no accident."""
+    if not task.cancelled():
+        task.exception()
