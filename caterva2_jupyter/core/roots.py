@@ -77,7 +77,7 @@ class AnnouncedRoot:
                 epoch=str(form.get("epoch") or ""),
                 seq=int(form.get("seq") or 0),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, IntegrityError):
                 raise
             raise IntegrityError("malformed announcement of a root") from error

@@ -315,7 +315,7 @@ class RecordParser:
             try:
                 form = json.loads(body)
                 status = int(form["status"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise IntegrityError("malformed error record") from error
             raise error_from_json(form, status)
         if kind != _BLOCKS:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from caterva2_jupyter.core.selection import AxisItems, AxisRange, Selection, parse_basic, parse_orthogonal
+from caterva2_jupyter.core.selection import (
+    AxisItems,
+    AxisRange,
+    Selection,
+    parse_basic,
+    parse_key_text,
+    parse_orthogonal,
+)
 from caterva2_jupyter.errors import RequestError, SelectionError
 
 from .cases import box_of, selections
@@ -168,3 +175,37 @@ def test_sizes_of_selections():
     assert (selection.shape, selection.size) == ((3, 2, 0), 0)
     assert selection.axes[0].last == 9
     assert hash(selection) == hash(Selection(selection.axes))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("", ()), (" ", ()), ("1", (1,)), ("-1, 2", (-1, 2)), ("::", (slice(None),)), ("1:2:-3", (slice(1, 2, -3),)),
+        (" 0 : 5 ,...", (slice(0, 5), Ellipsis)), ("None,newaxis,Ellipsis", (None, None, Ellipsis)), ("1,", (1,)),
+        ("+3", (3,)), (":5", (slice(5),)),
+    ],
+)  # fmt: skip
+def test_slices_are_written_as_between_brackets(text, key):
+    assert parse_key_text(text) == key
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "1.5", "1:2:3:4", ",1", "1,,2", "[1]", "(1,)", "1 2", "__import__('os')", "1+1", "٣", "1_0", "0x1", "....",
+    "9" * 20,
+     "1," * 600],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_text_that_is_no_slice_is_refused(text):
+    """A4: it is never evaluated."""
+    with pytest.raises(SelectionError):
+        parse_key_text(text)
+
+
+@given(st.text(max_size=20) | st.text("0123456789:,.- ", max_size=20))
+@settings(deadline=None)
+def test_any_text_is_a_slice_or_refused(text):
+    try:
+        parse_key_text(text)
+    except SelectionError:
+        return

@@ -1,6 +1,7 @@
 import json
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -116,6 +117,16 @@ def test_an_error_in_the_midst_is_raised_as_what_it_is():
     data = encode_preamble(ENTRY, False) + encode_error(DatasetChangedError("a.b2nd changed"), SEED)
     with pytest.raises(DatasetChangedError, match=r"a\.b2nd changed"):
         parse(data)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"7", b"[]", b"{}", b'{"status": 1e999}', b'{"status": "x"}', b"[" * 100_000, b"\xff"]
+)
+def test_an_error_that_is_malformed_is_refused(body):
+    fixed = struct.pack("<4sBBHQIIQ", b"C2BK", 4, 0, 0, zlib.crc32(body), 0, 0, len(body))
+    record = fixed + struct.pack("<I", zlib.crc32(fixed, SEED)) + body
+    with pytest.raises(IntegrityError):
+        RecordParser().feed(encode_preamble(ENTRY, False) + record)
 
 
 @given(st.binary(max_size=300))
