@@ -122,6 +122,7 @@ class DirectoryRoot(Root):
         self._hdf5 = hdf5
         self._patience_ns = int(patience_s * 1e9)
         self._types = MimeTypes()
+        self._types.add_type("text/markdown", ".md")
         self._lock = Lock()
         self._indices: OrderedDict[tuple[str, str], FrameIndex] = OrderedDict()
         self._held_nbytes = 0
@@ -213,6 +214,8 @@ class DirectoryRoot(Root):
         if place is not None:
             items = self._walk(place, catalog) if unit == "" else self._look(place, catalog)
             found |= {entry.path: (entry, stamp) for entry, stamp in items}
+            if place.nlinks:
+                self._indirect.update(found)
         for path in sorted(gone - set(found), reverse=True):  # children before their groups
             directories.discard(path)
             yield Event("delete", path), ""
@@ -266,6 +269,7 @@ class DirectoryRoot(Root):
             with open_directory(self.watched, place.real) as directory, os.scandir(directory.fd) as scanned:
                 items = [(i.name, i.stat(follow_symlinks=False)) for i in scanned if not _TEMPORARY.fullmatch(i.name)]
                 names = {name for name, _ in items}
+                own = Generation.from_stat(directory.status)
                 links = {
                     name: os.readlink(name, dir_fd=directory.fd)
                     for name, status in items
@@ -277,9 +281,10 @@ class DirectoryRoot(Root):
             return
         except (DatasetNotFoundError, FileNotFoundError, NotADirectoryError):
             return  # gone in the meantime
-        if SPARSE_INDEX in names and place.path:
+        is_begun = _suffix(place.path) in _FRAME_SUFFIXES and all(name.endswith(".chunk") for name in names)
+        if place.path and (SPARSE_INDEX in names or is_begun):
             self._directories.add(place.path)
-            yield from self._frame_directory(place, catalog)
+            yield from self._frame_directory(place, own, catalog)
             return
         if place.path:
             yield Entry(place.path, "group"), _GROUP_STAMP
@@ -362,9 +367,8 @@ class DirectoryRoot(Root):
         describe = self._describe_frame if suffix in _FRAME_SUFFIXES else self._describe_other
         yield from self._described(place, generation, catalog, describe)
 
-    def _frame_directory(self, place: _Place, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
+    def _frame_directory(self, place: _Place, generation: Generation, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         before = catalog.get(place.path)
-        generation: Generation | None = None
         try:
             with open_frame(self.watched, place.real) as frame:
                 generation = frame.generation
@@ -393,7 +397,7 @@ class DirectoryRoot(Root):
     def _described(
         self,
         place: _Place,
-        generation: Generation | None,
+        generation: Generation,
         catalog: _Catalog,
         describe: Callable[[_Place], list[tuple[Entry, str]]],
     ) -> Iterator[tuple[Entry, str]]:
@@ -408,7 +412,7 @@ class DirectoryRoot(Root):
             except DatasetNotFoundError:
                 return  # gone in the meantime
             except AccessDeniedError:
-                yield self._unsupported(place, "cannot be read: permission denied", generation), _stamp(generation)
+                yield self._unsupported(place, "cannot be read: permission denied", generation), generation.stamp
                 return
             except IntegrityError as error:
                 reason = str(error)
@@ -416,15 +420,14 @@ class DirectoryRoot(Root):
             except OSError as error:
                 yield self._unsupported(place, f"cannot be read: {error.strerror}", generation), ""
                 return
-        age_ns = time.time_ns() - generation.ctime_ns if generation is not None else 0
-        if age_ns < self._patience_ns:
+        if time.time_ns() - generation.ctime_ns < self._patience_ns:
             self._unsettled.add(place.path)
             if (before := catalog.get(place.path)) is not None:
                 yield before.entry, before.stamp
                 yield from catalog.stored_below(before)
             return
         reason = f"damaged, or never completed: {reason}"
-        yield self._unsupported(place, reason, generation), _stamp(generation)
+        yield self._unsupported(place, reason, generation), generation.stamp
 
     def _describe_frame(self, place: _Place) -> list[tuple[Entry, str]]:
         with open_frame(self.watched, place.real) as frame:
@@ -629,7 +632,7 @@ class DirectoryRoot(Root):
         """The open frame of an entry and its index, of the state that its version stands for."""
         with self._changes_told(entry), open_frame(self.watched, entry.path) as frame:
             try:
-                index = self._index(frame)
+                index = self._index(frame, entry)
                 if index.version != entry.version:
                     raise DatasetChangedError(_changed(entry))
                 yield frame, index
@@ -641,12 +644,14 @@ class DirectoryRoot(Root):
             if not frame.is_unchanged():
                 raise DatasetChangedError(_changed(entry))
 
-    def _index(self, frame: FrameFile) -> FrameIndex:
+    def _index(self, frame: FrameFile, entry: Entry) -> FrameIndex:
         key = (frame.path, frame.generation.stamp)
         with self._lock:
             if (held := self._indices.get(key)) is not None:
                 self._indices.move_to_end(key)
                 return held
+        if version_tag(frame.stamp()[0], entry.geometry) != entry.version:
+            raise DatasetChangedError(_changed(entry))  # perhaps half-written by now: nothing to look into
         index = frame.read_index()
         with self._lock:
             if key not in self._indices:
@@ -748,10 +753,6 @@ def _sources(entry: Entry) -> tuple[str, ...]:
     """Other files that the content of an HDF5 file comes from."""
     listed = entry.storage.get("sources") if entry.kind == "group" else None
     return tuple(str(path) for path in listed) if isinstance(listed, (list, tuple)) else ()
-
-
-def _stamp(generation: Generation | None) -> str:
-    return "" if generation is None else generation.stamp
 
 
 def _changed(entry: Entry) -> str:
