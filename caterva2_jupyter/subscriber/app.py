@@ -10,12 +10,14 @@ from tornado.web import Application, RequestHandler
 
 from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
-from ..web.access import AccessPolicy, Open, RequestGuard, network_policy
+from ..web.access import AccessPolicy, RequestGuard, network_policy
 from ..web.serve import Listener, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .handlers import subscriber_routes
+from .login import Logins, login_routes
 from .service import SubscriberService
+from .users import UserStore
 
 __all__ = ["StandaloneSubscriber", "main", "make_app"]
 
@@ -52,30 +54,35 @@ class StandaloneSubscriber:
     def __init__(self, config: SubscriberConfig) -> None:
         self.config = config
         self.service = SubscriberService(config)
+        self._users: UserStore | None = None
 
     def application(self) -> Application:
-        return make_app(self.service)
+        config = self.config
+        if not config.login:
+            return make_app(self.service)
+        self._users = UserStore(config.statedir / "db.sqlite", config.max_users)
+        is_https = config.urlbase.startswith("https:") or bool(config.network.tls_cert)
+        return make_app(self.service, Logins(self._users, config.secret, self.service.executor, is_https=is_https))
 
     async def start(self, listener: Listener) -> None:
         await self.service.start()
 
     async def stop(self) -> None:
         await self.service.stop()
+        if self._users is not None:
+            self._users.close()
 
 
-def make_app(service: SubscriberService) -> Application:
-    """The routes of a stand-alone subscriber, under the path of ``urlbase``, guarded as the configuration says."""
+def make_app(service: SubscriberService, logins: Logins | None = None) -> Application:
+    """The routes of a stand-alone subscriber, under the path of ``urlbase``, guarded as the configuration says.
+
+    With ``logins``, who is logged in may; where a network token is set, who knows it may; otherwise everybody.
+    """
     config = service.config
     prefix = urlsplit(config.urlbase).path.rstrip("/")
     routes: list[Route] = [(f"{prefix}/api/v1/health", HealthHandler, {"service": "subscriber"})]
-    policy: AccessPolicy = network_policy(config.network, "read") if config.network.read_token else Open()
-    if config.login:
-        from .login import Logins, login_routes
-        from .users import UserStore
-
-        users = UserStore(config.statedir / "db.sqlite", config.max_users)
-        is_https = config.urlbase.startswith("https:") or bool(config.network.tls_cert)
-        logins = Logins(users, config.secret, service.executor, is_https=is_https)
+    policy = network_policy(config.network, "read")
+    if logins is not None:
         policy = AnyOf(logins, policy) if config.network.read_token else logins
         routes += login_routes(logins, prefix)
     routes += [

@@ -78,9 +78,10 @@ class OldAnswers(StoredAnswers):
             super().write_error(status_code, **kwargs)
             return
         status = error.status if error.status < 500 else 502
-        is_known_text = isinstance(error, _OldError) or status != NotFoundError.status
+        # Of 401 and 404 old clients know one text each, but where this module says otherwise.
+        texts = {} if isinstance(error, (_OldNotFoundError, _OldRefusalError)) else _OLD_TEXTS
         self.set_status(status)
-        self.write_json({"detail": str(error) if is_known_text else "Not Found"})
+        self.write_json({"detail": texts.get(status, str(error))})
         self.finish()
 
     def followed(self, address: str) -> tuple[Source, str]:
@@ -121,8 +122,15 @@ class OldAnswers(StoredAnswers):
         self.write(frame)
 
 
-class _OldError(NotFoundError):
+class _OldNotFoundError(NotFoundError):
     """404 with a text that old clients show."""
+
+
+class _OldRefusalError(AuthenticationError):
+    """401 with a text that old clients show."""
+
+
+_OLD_TEXTS = {401: "Unauthorized", 404: "Not Found"}
 
 
 async def _is_stored_frame(source: Source, entry: Entry) -> bool:
@@ -159,12 +167,12 @@ class OldSubscribeAnswers(OldAnswers):
 
     async def answer_post(self, root: str) -> None:
         if root in _AREAS_OF_USERS:
-            raise AuthenticationError(f"Subscribing to {root} requires authentication")
+            raise _OldRefusalError(f"Subscribing to {root} requires authentication")
         if root != PUBLIC_AREA:
             try:
                 await self.subscriber.follow(root)
             except NotFoundError:
-                raise _OldError(f"{root} not known by the broker") from None
+                raise _OldNotFoundError(f"{root} not known by the broker") from None
         self.write_json("Ok")
 
 
@@ -174,10 +182,10 @@ class OldListAnswers(OldAnswers):
     async def answer_get(self, address: str) -> None:
         root, _, path = address.partition("/")
         if root in _AREAS_OF_USERS:
-            raise _OldError(f"{root} needs authentication")
+            raise _OldNotFoundError(f"{root} needs authentication")
         path = parse_path(path)
         if root != PUBLIC_AREA and root not in {r["name"] for r in await self.subscriber.roots()}:
-            raise _OldError(f"{root} not known by the broker")
+            raise _OldNotFoundError(f"{root} not known by the broker")
         paths: list[str] = []
         if self.subscriber.is_followed(root):
             try:
@@ -271,7 +279,7 @@ class OldAreaAnswers(OldAnswers):
         super().initialize(**kwargs)
 
     async def answer_post(self, address: str = "") -> None:
-        raise AuthenticationError(f"{self.refusal} requires authentication")
+        raise _OldRefusalError(f"{self.refusal} requires authentication")
 
 
 FOLLOW_ROUTE = r"/api/v1/roots/([^/]+)/follow"

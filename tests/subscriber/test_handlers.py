@@ -29,8 +29,8 @@ FIELDS = np.array([(0, 0.0, b"foobar0"), (1, 0.5, b"foobar1")], dtype=[("a", "<i
 class Served:
     """A stand-alone subscriber on a port of its own."""
 
-    def __init__(self, run: Running, url: str) -> None:
-        self.run, self.url = run, url
+    def __init__(self, run: Running, url: str, limits: Limits) -> None:
+        self.run, self.url, self.limits = run, url, limits
 
     async def fetch(self, route: str, method: str = "GET", body: str | None = None, **headers: str) -> HTTPResponse:
         if method == "POST" and body is None:
@@ -61,14 +61,14 @@ async def served(
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{prefix}"
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
-        frames = FrameMaker(max_nbytes=max_frame_nbytes)
+        frames, limits = FrameMaker(max_nbytes=max_frame_nbytes), Limits()
         service = SimpleNamespace(
-            config=config, subscriber=run.subscriber, frames=frames, limits=Limits(), executor=run.executor
+            config=config, subscriber=run.subscriber, frames=frames, limits=limits, executor=run.executor
         )
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
         try:
-            yield Served(run, url)
+            yield Served(run, url, limits)
         finally:
             server.stop()
             await server.close_all_connections()
@@ -357,6 +357,23 @@ def test_the_path_of_urlbase_is_the_prefix_of_every_route(tmp_path: Path) -> Non
             assert (await sub.fetch("/api/roots")).code == 404
 
     asyncio.run(main())
+
+
+def test_paths_that_lead_out_of_a_followed_root_are_absent(tmp_path: Path) -> None:
+    """FAULTS A1: the older system deleted its own state when asked so."""
+
+    async def test(sub: Served) -> None:
+        absent = await sub.refused("/api/info/foo/nothing")
+        for text in ("..", "../db.json", "%2e%2e/db.json", "%252e%252e/db.json", "dir/../../db.json", "//etc/passwd"):
+            for route in ("info", "fetch", "download"):
+                assert await sub.refused(f"/api/{route}/foo/{text}") == absent
+            assert await sub.refused(f"/api/chunk/foo/{text}?nchunk=0") == absent
+        for text in ("../foo", "foo/..", "@public/../personal", "%2e%2e", "foo%2f..%2f..", "foo/%00", "%ff"):
+            assert (await sub.fetch(f"/api/list/{text}")).code == 404
+            assert (await sub.fetch(f"/api/subscribe/{text}", "POST")).code in (404, 405)
+        assert (tmp_path / "db.json").exists()
+
+    with_foo(test, tmp_path)
 
 
 def test_the_event_loop_answers_while_frames_are_made(tmp_path: Path) -> None:
