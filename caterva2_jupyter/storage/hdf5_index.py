@@ -383,7 +383,10 @@ def describe(dsid: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
     node: dict[str, Any] = {"storage": storage, "cbytes": int(dsid.get_storage_size())}
     filters = [dcpl.get_filter(i) for i in range(dcpl.get_nfilters())]
     if filters:
-        storage["filters"] = [{"id": f[0], "options": [int(v) for v in f[2]], "name": _readable(f[3])} for f in filters]
+        storage["filters"] = [
+            {"id": number, "options": [int(v) for v in options], "name": _readable(name)[:80]}
+            for number, _, options, name in filters
+        ]
     try:
         dtype = tid.dtype
     except FOREIGN_ERRORS:

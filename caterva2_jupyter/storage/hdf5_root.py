@@ -92,6 +92,18 @@ class Hdf5Root(Root):
 
         self._file = Hdf5File(self._directory, self._name, owner_of, self._worker, follow=follow)
 
+    def entries(self) -> list[Entry]:
+        """Every entry of the file now.
+
+        Raises
+        ------
+        IntegrityError, UnsupportedDatasetError
+            When it cannot be read as HDF5.
+        DatasetChangedError
+            When it is being written.
+        """
+        return [entry for entry, _ in self._listed()]
+
     def scan(self, known: Iterable[KnownEntry]) -> Iterator[tuple[Entry, str]]:
         before = list(known)
         if before and self._is_unchanged(before):

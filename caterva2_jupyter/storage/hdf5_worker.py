@@ -1,6 +1,6 @@
 """The worker processes in which HDF5 runs, seen from outside: requests in, plain values out.
 
-A process that crashes or hangs is killed and started again; the file that did it twice is set aside with a
+A process that crashes or hangs is killed and started again; the file that does it again is set aside with a
 reason until it changes. This module and its callers never import h5py. What the answers mean is
 ``hdf5_file``'s business.
 """
@@ -54,6 +54,10 @@ class StoredDataset:
 
 class _GoneError(Exception):
     """The process died or did not answer in time."""
+
+
+class _SilentError(_GoneError):
+    """It did not answer in time."""
 
 
 class Hdf5Worker:
@@ -175,7 +179,8 @@ class Hdf5Worker:
             except _GoneError as error:
                 if self._closed:
                     raise SourceUnavailableError("the reader of HDF5 files is closed") from error
-                if begun or attempt == 2:
+                # Once more after a crash, which may have had another cause; never after a hang.
+                if begun or attempt == 2 or isinstance(error, _SilentError):
                     reason = f"the HDF5 library {error} while reading it"
                     with self._lock:
                         self._quarantine[state] = reason
@@ -260,7 +265,7 @@ class _Process:
             try:
                 count = self._channel.recv_into(view[position:])
             except TimeoutError:
-                raise _GoneError(f"did not answer for {self._timeout_s:g} s") from None
+                raise _SilentError(f"did not answer for {self._timeout_s:g} s") from None
             if count == 0:
                 raise _GoneError("crashed")
             position += count
