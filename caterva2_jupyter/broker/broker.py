@@ -85,6 +85,7 @@ class Broker:
         self._connections: dict[int, Connection] = {}
         self._numbers = count(1)
         self._saving = asyncio.Lock()
+        self._changes = self._saved = 0
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -256,12 +257,18 @@ class Broker:
                     connection.wake()
 
     async def _save(self) -> None:
+        self._changes += 1
+        wanted = self._changes
         async with self._saving:
+            if self._saved >= wanted:
+                return  # many register at once when a broker returns: one file has them all
+            saving = self._changes
             form = self._registry.to_json()
             try:
                 await asyncio.to_thread(self._state.save, form)
             except OSError as error:
                 logger.warning("cannot save %s: %s; roots are kept in memory", self._state.path, error.strerror)
+            self._saved = saving
 
 
 def parse_published_name(text: str) -> str:

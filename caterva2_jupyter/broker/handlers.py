@@ -130,11 +130,13 @@ class _Socket(_BrokerHandler, WebSocketHandler):
 
     @property
     def ping_interval(self) -> float:
-        return self.broker.heartbeat_s
+        # Finds half-open subscribers; publishers are missed by their heartbeats before. A subscriber that is
+        # busy for a while answers no pings either, so there is some patience.
+        return 2 * self.broker.heartbeat_s
 
     @property
     def ping_timeout(self) -> float:
-        return self.broker.heartbeat_s
+        return 2 * self.broker.heartbeat_s
 
     async def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)

@@ -129,7 +129,7 @@ class BrokerLink:
                     "/api/v1/publish",
                     token=self._token,
                     ssl_context=self._ssl_context,
-                    timeout_s=self._heartbeat_s / 2,
+                    timeout_s=max(self._heartbeat_s, DEFAULT_HEARTBEAT_S),
                 ) as websocket:
                     await self._publish(websocket)
             except (RootTakenError, AuthenticationError, AccessDeniedError) as error:
@@ -167,7 +167,7 @@ class BrokerLink:
         await websocket.send(json.dumps(registration), self._heartbeat_s)
         answer = await websocket.receive(2 * self._heartbeat_s)
         self._heartbeat_s = parse_heartbeat(answer, "registered")
-        # Back within one heartbeat of the broker's return, the time to connect included.
+        # Back within one heartbeat of the broker's return.
         self._backoff.limit(self._heartbeat_s / 2)
         self._set_status(LinkStatus("online"))
         registered_at = asyncio.get_running_loop().time()

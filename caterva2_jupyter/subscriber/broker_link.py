@@ -116,7 +116,7 @@ class BrokerLink:
                         "/api/v1/subscribe",
                         token=self._token,
                         ssl_context=self._ssl_context,
-                        timeout_s=self._heartbeat_s / 2,
+                        timeout_s=max(self._heartbeat_s, DEFAULT_HEARTBEAT_S),
                     ) as websocket,
                     aclosing(self._listen(websocket)) as heard,
                 ):
@@ -141,7 +141,7 @@ class BrokerLink:
         try:
             first = await websocket.receive(2 * self._heartbeat_s)
             self._heartbeat_s = parse_heartbeat(first, "roots")
-            # Back within one heartbeat of the broker's return, the time to connect included.
+            # Back within one heartbeat of the broker's return.
             self._backoff.limit(self._heartbeat_s / 2)
             self.is_online = True
             logger.info("connected to the broker at %s", self._url)

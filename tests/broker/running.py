@@ -207,7 +207,7 @@ class Wire:
         try:
             far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # streams report a task that ends by cancellation
             writer.close()
         finally:
             self._tasks.discard(task)

@@ -16,6 +16,8 @@ from caterva2_jupyter.subscriber.broker_link import BrokerLost, RootsKnown
 
 from .running import HEARTBEAT_S, Catalog, Wire, broker_at, publishing, subscribing, until
 
+SLACK_S = 1.0  # what a busy machine may add
+
 
 def test_a_change_reaches_those_who_follow_the_root(tmp_path: Path):
     async def scenario() -> None:
@@ -56,10 +58,10 @@ def test_the_owner_id_is_told_to_nobody(tmp_path: Path):
 
 def test_a_publisher_that_leaves_is_offline_at_once(tmp_path: Path):
     async def scenario() -> None:
-        async with broker_at(tmp_path) as broker, subscribing(broker.address, {"foo"}) as heard:
+        async with broker_at(tmp_path, heartbeat_s=30) as broker, subscribing(broker.address, {"foo"}) as heard:
             async with publishing(broker.address, Catalog()):
                 await until(lambda: heard.roots == {"foo": True})
-            await until(lambda: heard.roots == {"foo": False}, HEARTBEAT_S)
+            await until(lambda: heard.roots == {"foo": False}, 5)
 
     asyncio.run(scenario())
 
@@ -96,7 +98,7 @@ def test_everybody_is_back_within_a_heartbeat_of_a_new_broker(tmp_path: Path, st
                 async with broker_at(tmp_path / ("bro" if state == "kept" else "empty"), address) as again:
                     started = time.monotonic()
                     await until(lambda: again.is_online("foo") and heard.link.is_online)
-                    assert time.monotonic() - started < HEARTBEAT_S + 1.0
+                    assert time.monotonic() - started < HEARTBEAT_S + SLACK_S
                     # The follower learns the cursor, and so that it missed something.
                     await until(lambda: any(b.seq == 1 for b in heard.messages[known:] if isinstance(b, EventBatch)))
                     catalog.put("after")
@@ -155,7 +157,7 @@ def test_a_publisher_that_restarts_takes_its_place_again(tmp_path: Path):
 
 def test_silence_of_a_publisher_shows_within_two_heartbeats(tmp_path: Path):
     async def scenario() -> None:
-        wire_heartbeat_s = 0.5
+        wire_heartbeat_s = 0.6
         async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker, subscribing(broker.address) as heard:
             wire = Wire(broker.address)
             catalog = Catalog()
@@ -164,19 +166,19 @@ def test_silence_of_a_publisher_shows_within_two_heartbeats(tmp_path: Path):
                 wire.go_silent()
                 silent_at = time.monotonic()
                 await until(lambda: heard.roots == {"foo": False})
-                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + 0.3
+                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + SLACK_S
                 await until(lambda: link.status.state == "connecting")
                 wire.heal()
                 healed_at = time.monotonic()
                 await until(lambda: heard.roots == {"foo": True})
-                assert time.monotonic() - healed_at < wire_heartbeat_s + 0.5
+                assert time.monotonic() - healed_at < wire_heartbeat_s + SLACK_S
 
     asyncio.run(scenario())
 
 
 def test_silence_of_the_broker_shows_within_two_heartbeats(tmp_path: Path):
     async def scenario() -> None:
-        wire_heartbeat_s = 0.5
+        wire_heartbeat_s = 0.6
         async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker:
             wire = Wire(broker.address)
             async with wire.open() as address, subscribing(address) as heard:
@@ -184,10 +186,10 @@ def test_silence_of_the_broker_shows_within_two_heartbeats(tmp_path: Path):
                 wire.go_silent()
                 silent_at = time.monotonic()
                 await until(lambda: heard.of(BrokerLost))
-                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + 0.3
+                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + SLACK_S
                 assert not heard.link.is_online
                 wire.heal()
-                await until(lambda: heard.link.is_online, wire_heartbeat_s + 0.5)
+                await until(lambda: heard.link.is_online, wire_heartbeat_s + SLACK_S)
 
     asyncio.run(scenario())
 
