@@ -204,12 +204,15 @@ class DirectoryRoot(Root):
         found: dict[str, tuple[Entry, str]] = {}
         if unit and os.path.lexists(self.watched / unit):
             found |= {g: (Entry(g, "group"), _GROUP_STAMP) for g in _parents(listed) if g not in directories}
-        gone = {path for path in self._indirect if _is_at_or_below(path, listed)}
+        # Copies are iterated: a scan may be under way in another thread.
+        gone = {path for path in list(self._indirect) if _is_at_or_below(path, listed)}
         self._indirect -= gone
-        gone |= {path for path in directories if _is_at_or_below(path, listed)} | set(catalog.at_or_below(listed))
-        self._links = {link: real for link, real in self._links.items() if not _is_at_or_below(link, unit)}
-        self._dependents = {f: s for f, s in self._dependents.items() if not _is_at_or_below(f, unit)}
-        self._unsettled = {path for path in self._unsettled if not _is_at_or_below(path, unit)}
+        gone |= {path for path in list(directories) if _is_at_or_below(path, listed)}
+        gone |= set(catalog.at_or_below(listed))
+        self._unsettled -= {path for path in list(self._unsettled) if _is_at_or_below(path, unit)}
+        for remembered in (self._links, self._dependents):
+            for path in [path for path in list(remembered) if _is_at_or_below(path, unit)]:
+                remembered.pop(path, None)
         place = self._place(unit)
         if place is not None:
             items = self._walk(place, catalog) if unit == "" else self._look(place, catalog)
@@ -230,7 +233,7 @@ class DirectoryRoot(Root):
         """Where a path is; None when its directory is not there or not inside the root."""
         if not path:
             return _Place("", "")
-        nlinks = sum(1 for link in self._links if path.startswith(link + "/"))
+        nlinks = sum(1 for link in list(self._links) if path.startswith(link + "/"))
         try:
             with open_directory(self.watched, parent(path)) as directory:
                 return _Place(path, join(directory.path, path.rpartition("/")[2]), nlinks)

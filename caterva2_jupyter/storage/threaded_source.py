@@ -7,6 +7,7 @@ no sockets; what is where is the root's business, what is there the catalog's.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -207,6 +208,7 @@ class ThreadedSource:
 
     def _prefix(self, path: Path) -> str:
         prefix = path.relative_to(self._files.watched).as_posix()
+        prefix = os.fsencode(prefix).decode("utf-8", "backslashreplace")  # as catalogs list names that are no text
         return "" if prefix == "." else prefix
 
     async def _change(self, changes: Callable[[], Iterator[EventBatch]]) -> int:

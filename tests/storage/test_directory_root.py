@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -24,9 +25,12 @@ from caterva2_jupyter.core.metadata import Entry, Geometry, dataset_id
 from caterva2_jupyter.core.selection import Selection
 from caterva2_jupyter.errors import DatasetChangedError, IntegrityError, UnsupportedDatasetError
 from caterva2_jupyter.storage.blosc2_file import FrameFile
+from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.storage.directory_root import DirectoryRoot
+from caterva2_jupyter.storage.event_hub import EventHub
 from caterva2_jupyter.storage.generation import Generation, version_tag
 from caterva2_jupyter.storage.root import KnownEntry, Root
+from caterva2_jupyter.storage.threaded_source import ThreadedSource
 from caterva2_jupyter.testing import RootContract
 
 from .reading import entries_of, read
@@ -279,6 +283,25 @@ def test_names_that_cannot_travel_are_listed_with_the_reason(tmp_path: Path, raw
     assert [event.path for event, _ in root.rescan([place], [])] == [entry.path]
     place.unlink()
     assert [event.change for event, _ in root.rescan([place], [KnownEntry(entry, "")])] == ["delete"]
+
+
+def test_a_catalog_follows_a_name_that_is_no_text(tmp_path: Path) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.b2nd"))
+
+    async def scenario() -> None:
+        store = CatalogStore(None, "foo")
+        with ThreadPoolExecutor(2) as executor:
+            source = ThreadedSource("foo", DirectoryRoot(tmp_path, "owner"), store, EventHub(), executor)
+            await source.scan()
+            place.write_bytes(b"x")
+            assert await source.rescan([place]) == 1
+            assert (await source.entry("\\xff.b2nd")).kind == "unsupported"
+            place.unlink()
+            assert await source.rescan([place]) == 1
+            source.close()
+        store.close()
+
+    asyncio.run(scenario())
 
 
 def test_deep_trees(tmp_path: Path) -> None:
