@@ -102,57 +102,53 @@ class Hdf5Reader:
     def __exit__(self, *exc: object) -> None:
         self._file.close()
 
-    def index(self) -> Iterator[dict[str, Any]]:
-        """Every object once, by its first path of hard links, the root group first."""
+    def index(self, skip: frozenset[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Every object once, by its first path of hard links, the root group first.
+
+        Parameters
+        ----------
+        skip : set of str, optional
+            Paths not to be touched. With it, ``{"at": path}`` comes before each object is.
+        """
         root = h5g.open(self._file.id, b"/")
         seen = {h5o.get_info(root).addr}
         # Children are opened relative to their group: paths of 10^4 levels are not walked from the top.
         pending: list[tuple[Any, str]] = [(root, "/")]
         while pending:
             oid, path = pending.pop()
+            if skip is not None:
+                yield {"at": path}
             if isinstance(oid, h5g.GroupID):
-                node, children = self._group(oid, path)
-                yield node
+                node: dict[str, Any] = {"addr": h5o.get_info(oid).addr, "path": path, "kind": "group", "links": []}
                 fresh = []
-                for name, child in children:
-                    addr = h5o.get_info(child).addr
-                    if addr not in seen:
-                        seen.add(addr)
-                        fresh.append((child, f"{path.rstrip('/')}/{name}"))
+                for name, kind in self._link_names(oid, node):
+                    below = f"{path.rstrip('/')}/{_text(name)}"
+                    if skip is not None and below in skip:
+                        node["links"].append([_text(name), "broken", "the HDF5 library does not survive reading it"])
+                        continue
+                    if skip is not None and kind == h5l.TYPE_HARD:
+                        yield {"at": below}
+                    link, child = _link(oid, name, kind)
+                    node["links"].append(link)
+                    if child is not None and link[2] not in seen:
+                        seen.add(link[2])
+                        fresh.append((child, below))
+                if skip is not None:
+                    yield {"at": path}
+                yield node | _attributes(h5py.Group(oid), everything=False)
                 pending += reversed(fresh)
             elif isinstance(oid, h5d.DatasetID):
                 yield self._dataset(oid, path)
             else:
                 yield {"addr": h5o.get_info(oid).addr, "path": path, "kind": "type"}
 
-    def _group(self, gid: Any, path: str) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-        node: dict[str, Any] = {"addr": h5o.get_info(gid).addr, "path": path, "kind": "group"}
-        links: list[list[Any]] = []
-        children: list[tuple[str, Any]] = []
+    def _link_names(self, gid: Any, node: dict[str, Any]) -> list[tuple[bytes, int]]:
         found: list[tuple[bytes, int]] = []
         try:
             gid.links.iterate(lambda name, info: found.append((bytes(name), int(info.type))), info=True)
         except FOREIGN_ERRORS as error:
             node["problem"] = f"its links cannot be read: {_reason(error)}"
-        for raw, kind in found:
-            name = _text(raw)
-            try:
-                if kind == h5l.TYPE_HARD:
-                    child = h5o.open(gid, raw)
-                    links.append([name, "hard", h5o.get_info(child).addr])
-                    children.append((name, child))
-                elif kind == h5l.TYPE_SOFT:
-                    links.append([name, "soft", _text(gid.links.get_val(raw))])
-                elif kind == h5l.TYPE_EXTERNAL:
-                    file, target = gid.links.get_val(raw)
-                    links.append([name, "external", _text(file), _text(target)])
-                else:
-                    links.append([name, "broken", f"a link of unknown type {kind}"])
-            except FOREIGN_ERRORS as error:
-                links.append([name, "broken", _reason(error)])
-        node["links"] = links
-        node |= _attributes(h5py.Group(gid), everything=False)
-        return node, children
+        return found
 
     def _dataset(self, dsid: Any, path: str) -> dict[str, Any]:
         node: dict[str, Any] = {"addr": h5o.get_info(dsid).addr, "path": path, "kind": "dataset"}
@@ -242,6 +238,23 @@ class Hdf5Reader:
         if dcpl.get_external_count():
             return {"reason": "it comes from raw files through another HDF5 file"}
         return {}
+
+
+def _link(gid: Any, raw: bytes, kind: int) -> tuple[list[Any], Any]:
+    """What a link says, and the object of a hard one."""
+    name = _text(raw)
+    try:
+        if kind == h5l.TYPE_HARD:
+            child = h5o.open(gid, raw)
+            return [name, "hard", h5o.get_info(child).addr], child
+        if kind == h5l.TYPE_SOFT:
+            return [name, "soft", _text(gid.links.get_val(raw))], None
+        if kind == h5l.TYPE_EXTERNAL:
+            file, target = gid.links.get_val(raw)
+            return [name, "external", _text(file), _text(target)], None
+    except FOREIGN_ERRORS as error:
+        return [name, "broken", _reason(error)], None
+    return [name, "broken", f"a link of unknown type {kind}"], None
 
 
 def _open(name: str) -> Any:

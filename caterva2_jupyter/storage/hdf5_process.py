@@ -71,7 +71,7 @@ def _answers(reader: Any, form: dict[str, Any], fds: list[int]) -> Iterator[tupl
         with reader(name) as file:
             match form["ask"]:
                 case "index":
-                    yield from _batches(file.index())
+                    yield from _batches(file.index()) if "skip" not in form else _one_by_one(file, form["skip"])
                 case "dataset":
                     yield file.dataset(form["path"])
                 case "attributes":
@@ -84,6 +84,15 @@ def _answers(reader: Any, form: dict[str, Any], fds: list[int]) -> Iterator[tupl
                     yield {"error": f"unknown request {ask}"}, b""
     except (Caterva2Error, *FOREIGN_ERRORS) as error:
         yield {"error": (str(error) or type(error).__name__).splitlines()[0][:500]}, b""
+
+
+def _one_by_one(file: Any, skip: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each object by itself, after its path: so it is known at which one this process died."""
+    for node in file.index(frozenset(skip)):
+        if "at" in node:
+            yield node, b""
+        else:
+            yield {}, json.dumps([node], separators=(",", ":")).encode()
 
 
 def _batches(nodes: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -31,6 +31,8 @@ __all__ = ["Hdf5Worker", "StoredDataset"]
 
 _MAX_TEXT_NBYTES = 1 << 30
 _CACHE_NBYTES = 64 << 20
+_MAX_SKIPPED = 8
+_MAX_REMEMBERED = 10_000
 T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parents[2]
@@ -69,21 +71,27 @@ class Hdf5Worker:
         Most of them at once.
     timeout_s : float
         Longest silence of a process at work before it is killed.
+    program : str
+        Module that the processes run.
     """
 
-    def __init__(self, processes: int = 2, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, processes: int = 2, timeout_s: float = 60.0, program: str = "caterva2_jupyter.storage.hdf5_process"
+    ) -> None:
         self._timeout_s = timeout_s
+        self._program = program
         self._places = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._closed = False
         self._quarantine: OrderedDict[str, str] = OrderedDict()
+        self._skipped: OrderedDict[str, set[str]] = OrderedDict()
         self._datasets: _Cache[StoredDataset] = _Cache(_CACHE_NBYTES)
         self._decoded: _Cache[tuple[dict[str, Any], bytes]] = _Cache(_CACHE_NBYTES)
 
-    def index(self, fd: int, state: str) -> Iterator[dict[str, Any]]:
-        """Objects of an open file.
+    def index(self, fd: int, state: str) -> list[dict[str, Any]]:
+        """Objects of an open file; those at which the library dies or hangs are told as broken.
 
         Parameters
         ----------
@@ -98,8 +106,34 @@ class Hdf5Worker:
         UnsupportedDatasetError
             When HDF5 did not survive it.
         """
-        for _, body in self._ask({"ask": "index"}, fd, state, IntegrityError):
-            yield from json.loads(body)
+        self._refuse_quarantined(state)
+        skip = self._skipped.get(state)
+        reason = ""
+        for _ in range(_MAX_SKIPPED + 1):
+            nodes: list[dict[str, Any]] = []
+            at = ""
+            form = {"ask": "index"} if skip is None else {"ask": "index", "skip": sorted(skip)}
+            # Object by object, after a first failure: none of them takes long.
+            timeout_s = self._timeout_s if skip is None else min(self._timeout_s, 10.0)
+            try:
+                for answer, body in self._exchange(form, fd, IntegrityError, timeout_s):
+                    at = str(answer.get("at", at))
+                    nodes += json.loads(body) if body else []
+            except _GoneError as error:
+                self._refuse_closed()
+                reason = f"the HDF5 library {error} while reading it"
+                if skip is None:
+                    skip = set()
+                elif at and at not in skip:
+                    skip.add(at)
+                else:
+                    break
+            else:
+                if skip is not None:
+                    self._remember(self._skipped, state, skip)
+                return nodes
+        self._remember(self._quarantine, state, reason)
+        raise UnsupportedDatasetError(reason)
 
     def dataset(self, fd: int, state: str, path: str) -> StoredDataset:
         """How the dataset at ``path`` is stored (kept for the next time)."""
@@ -158,43 +192,62 @@ class Hdf5Worker:
             process.kill()
 
     def _ask(
-        self, form: dict[str, Any], fd: int, state: str, failure: type[Caterva2Error] = UnsupportedDatasetError
+        self, form: dict[str, Any], fd: int, state: str, failure: type[Caterva2Error]
     ) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Answers; what kills the process twice is refused from then on."""
+        self._refuse_quarantined(state)
+        for attempt in (1, 2):
+            try:
+                # All of them at once: an answer that is cut short is none.
+                return iter(list(self._exchange(form, fd, failure, self._timeout_s)))
+            except _GoneError as error:
+                self._refuse_closed()
+                # Once more after a crash, which may have had another cause; never after a hang.
+                if attempt == 2 or isinstance(error, _SilentError):
+                    reason = f"the HDF5 library {error} while reading it"
+                    self._remember(self._quarantine, state, reason)
+                    raise UnsupportedDatasetError(reason) from error
+        raise AssertionError
+
+    def _refuse_quarantined(self, state: str) -> None:
         if reason := self._quarantine.get(state):
             raise UnsupportedDatasetError(reason)
-        for attempt in (1, 2):
-            begun = False
-            try:
-                problem = ""
-                with self._process() as process:
-                    for answer in process.ask(form, fd):
-                        if "error" in answer[0]:
-                            problem = str(answer[0]["error"])
-                        else:
-                            begun = True
-                            yield answer
-                if problem:
-                    raise failure(problem)
-                return
-            except _GoneError as error:
-                if self._closed:
-                    raise SourceUnavailableError("the reader of HDF5 files is closed") from error
-                # Once more after a crash, which may have had another cause; never after a hang.
-                if begun or attempt == 2 or isinstance(error, _SilentError):
-                    reason = f"the HDF5 library {error} while reading it"
-                    with self._lock:
-                        self._quarantine[state] = reason
-                        while len(self._quarantine) > 10_000:
-                            self._quarantine.popitem(last=False)
-                    raise UnsupportedDatasetError(reason) from error
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise SourceUnavailableError("the reader of HDF5 files is closed")
+
+    def _remember(self, memory: OrderedDict[str, T], state: str, value: T) -> None:
+        with self._lock:
+            memory[state] = value
+            while len(memory) > _MAX_REMEMBERED:
+                memory.popitem(last=False)
+
+    def _exchange(
+        self, form: dict[str, Any], fd: int, failure: type[Caterva2Error], timeout_s: float
+    ) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Answers of one process as they come.
+
+        Raises
+        ------
+        _GoneError
+        """
+        problem = ""
+        with self._process() as process:
+            for answer in process.ask(form, fd, timeout_s):
+                if "error" in answer[0]:
+                    problem = str(answer[0]["error"])
+                else:
+                    yield answer
+        if problem:
+            raise failure(problem)
 
     @contextmanager
     def _process(self) -> Iterator[_Process]:
         with self._places:
             with self._lock:
-                if self._closed:
-                    raise SourceUnavailableError("the reader of HDF5 files is closed")
-                process = self._idle.pop() if self._idle else _Process(self._timeout_s)
+                self._refuse_closed()
+                process = self._idle.pop() if self._idle else _Process(self._program)
                 self._busy.add(process)
             try:
                 yield process
@@ -211,15 +264,13 @@ class Hdf5Worker:
 class _Process:
     """One worker process and the socket to it."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, program: str) -> None:
         self._channel, theirs = socket.socketpair()
-        self._channel.settimeout(timeout_s)
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         environment["HDF5_USE_FILE_LOCKING"] = "FALSE"  # sources of virtual datasets are opened by the library
         paths = [str(_PACKAGE), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
-        command = [sys.executable, "-m", "caterva2_jupyter.storage.hdf5_process", str(theirs.fileno())]
+        command = [sys.executable, "-m", program, str(theirs.fileno())]
         with theirs:
             self._child = subprocess.Popen(
                 command,
@@ -233,7 +284,7 @@ class _Process:
             )
         self.is_ready = True
 
-    def ask(self, form: dict[str, Any], fd: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def ask(self, form: dict[str, Any], fd: int, timeout_s: float) -> Iterator[tuple[dict[str, Any], bytes]]:
         """Answers to a request, as they come.
 
         Raises
@@ -242,6 +293,7 @@ class _Process:
         """
         self.is_ready = False  # until the last answer: whoever stops listening leaves it unusable
         text = json.dumps(form, separators=(",", ":")).encode()
+        self._channel.settimeout(timeout_s)
         try:
             socket.send_fds(self._channel, [HEAD.pack(len(text), 0)], [fd])
             self._channel.sendall(text)
@@ -265,7 +317,7 @@ class _Process:
             try:
                 count = self._channel.recv_into(view[position:])
             except TimeoutError:
-                raise _SilentError(f"did not answer for {self._timeout_s:g} s") from None
+                raise _SilentError(f"did not answer for {self._channel.gettimeout():g} s") from None
             if count == 0:
                 raise _GoneError("crashed")
             position += count

@@ -532,7 +532,7 @@ def test_entries_of_an_earlier_run_are_read_without_an_index(tmp_path: Path, wor
     asked: list[str] = []
 
     class Watched(Hdf5Worker):
-        def index(self, fd: int, state: str) -> Iterator[dict[str, Any]]:
+        def index(self, fd: int, state: str) -> list[dict[str, Any]]:
             asked.append(state)
             return super().index(fd, state)
 
@@ -553,8 +553,8 @@ def test_damaged_files_give_errors_of_ours_and_nothing_else(tmp_path: Path) -> N
     make_example(tmp_path / "whole.h5")
     stored = (tmp_path / "whole.h5").read_bytes()
     rng = np.random.default_rng(3)
-    crashing = Hdf5Worker(1, timeout_s=3)
-    for number in range(25):
+    crashing = Hdf5Worker(1, timeout_s=2)
+    for number in range(15):
         data = bytearray(stored)
         for place in rng.integers(0, len(data), 20).tolist():
             data[place] ^= 1 << int(rng.integers(0, 8))
@@ -615,11 +615,27 @@ def test_a_file_at_which_the_worker_hangs_is_set_aside(tmp_path: Path, monkeypat
         begun = time.monotonic()
         for _ in range(3):
             with pytest.raises(UnsupportedDatasetError, match="did not answer"):
-                list(worker.index(file.fileno(), "state"))
+                worker.index(file.fileno(), "state")
         assert time.monotonic() - begun < 10
-    assert len(started) == 1
+    assert len(started) == 2
     worker.close()
     assert all(process.poll() is not None for process in started)
+
+
+@pytest.mark.parametrize("deed", ["die", "hang"])
+def test_an_object_at_which_the_library_fails_is_marked_and_the_rest_is_usable(deed: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        for name in ("a", f"b/{deed}-1", "b/good", f"{deed}-2/x", "z"):
+            file[name] = np.arange(3)
+    failing = Hdf5Worker(1, timeout_s=1.5, program="tests.storage.failing_hdf5_process")
+    root = Hdf5Root(tmp_path / "file.h5", "owner", failing)
+    entries = listed(root)
+    assert {p for p, e in entries.items() if e.kind == "array"} == {"a.b2nd", "b/good.b2nd", "z.b2nd"}
+    for path in (f"b/{deed}-1", f"{deed}-2"):
+        assert entries[path].kind == "unsupported"
+        assert "does not survive" in entries[path].reason
+    assert_same(read(root, entries["z.b2nd"]), np.arange(3))
+    failing.close()
 
 
 def test_a_closed_worker_says_so(make: Any, tmp_path: Path) -> None:
