@@ -25,6 +25,7 @@ from .state_file import StateFile
 __all__ = ["Broker", "Connection", "parse_published_name"]
 
 MAX_EPOCH_CHARS = 100
+TELL_DELAY_S = 0.03
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Broker:
         self._numbers = count(1)
         self._saving = asyncio.Lock()
         self._changes = self._saved = 0
+        self._telling: asyncio.TimerHandle | None = None
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -99,6 +101,8 @@ class Broker:
         for connection in list(self._connections.values()):
             connection.close("the broker stops")
             self.leave(connection)
+        if self._telling is not None:
+            self._telling.cancel()
         await self._save()
 
     def roots(self) -> tuple[AnnouncedRoot, ...]:
@@ -222,6 +226,12 @@ class Broker:
             connection.wake()
 
     def _tell_roots(self) -> None:
+        """Tell all subscribers the list, soon: when a broker returns, its publishers come all at once."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_DELAY_S, self._tell_roots_now)
+
+    def _tell_roots_now(self) -> None:
+        self._telling = None
         text = self._roots_text()
         for connection in self._listeners():
             connection.outbox.put_roots(text)
