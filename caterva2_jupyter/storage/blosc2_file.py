@@ -346,13 +346,16 @@ class _SparseFrame(FrameFile):
         states: list[str] = []
         self._sizes = {}
         latest = self.generation.ctime_ns
-        with os.scandir(self._opened.fd) as items:
-            for item in items:
-                if item.name.endswith(".chunk"):
-                    generation = Generation.from_stat(item.stat(follow_symlinks=False))
-                    states.append(f"{item.name} {generation}")
-                    self._sizes[item.name] = generation.nbytes
-                    latest = max(latest, generation.ctime_ns)
+        try:
+            with os.scandir(self._opened.fd) as items:
+                for item in items:
+                    if item.name.endswith(".chunk"):
+                        generation = Generation.from_stat(item.stat(follow_symlinks=False))
+                        states.append(f"{item.name} {generation}")
+                        self._sizes[item.name] = generation.nbytes
+                        latest = max(latest, generation.ctime_ns)
+        except FileNotFoundError:
+            raise DatasetChangedError("a chunk went away") from None
         digest = hashlib.blake2b("\n".join(sorted(states)).encode("utf-8", "surrogateescape"), digest_size=12)
         return f"{self.generation}.{digest.hexdigest()}", latest
 

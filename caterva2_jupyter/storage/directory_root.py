@@ -7,6 +7,7 @@ A file that cannot be read yet, perhaps because it is still being written, is no
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ from ..errors import (
     DatasetNotFoundError,
     IntegrityError,
     InvalidPathError,
+    SourceUnavailableError,
     UnsupportedDatasetError,
 )
 from .blosc2_file import SPARSE_INDEX, FrameFile, FrameIndex, open_frame, read_blocks, settled_generation
@@ -269,21 +271,13 @@ class DirectoryRoot(Root):
     def _directory(self, place: _Place, catalog: _Catalog) -> Iterator[_Place | tuple[Entry, str]]:
         """A directory's own entry, its files' entries, and the directories in it."""
         try:
-            with open_directory(self.watched, place.real) as directory, os.scandir(directory.fd) as scanned:
-                items = [(i.name, i.stat(follow_symlinks=False)) for i in scanned if not _TEMPORARY.fullmatch(i.name)]
-                names = {name for name, _ in items}
+            with open_directory(self.watched, place.real) as directory:
                 own = Generation.from_stat(directory.status)
-                links = {
-                    name: os.readlink(name, dir_fd=directory.fd)
-                    for name, status in items
-                    if stat.S_ISLNK(status.st_mode)
-                }
-        except (AccessDeniedError, PermissionError):
-            if place.path:
-                yield self._unsupported(place, "cannot be listed: permission denied"), ""
+                items = _items(directory.fd)
+        except OSError as error:  # ours are OSErrors too
+            yield from self._not_listed(place, error, catalog)
             return
-        except (DatasetNotFoundError, FileNotFoundError, NotADirectoryError):
-            return  # gone in the meantime
+        names = {name for name, _, _ in items}
         is_begun = _suffix(place.path) in _FRAME_SUFFIXES and all(name.endswith(".chunk") for name in names)
         if place.path and (SPARSE_INDEX in names or is_begun):
             self._directories.add(place.path)
@@ -292,7 +286,7 @@ class DirectoryRoot(Root):
         if place.path:
             yield Entry(place.path, "group"), _GROUP_STAMP
             self._directories.add(place.path)
-        for name, status in sorted(items):
+        for name, status, target in items:
             child = self._child(place, name)
             if child is None:
                 continue
@@ -301,9 +295,21 @@ class DirectoryRoot(Root):
             elif stat.S_ISDIR(status.st_mode):
                 yield child
             elif stat.S_ISLNK(status.st_mode):
-                yield from self._link(child, links.get(name, ""), catalog)
+                yield from self._link(child, target, catalog)
             else:
                 yield from self._sort(child, status, "", catalog)
+
+    def _not_listed(self, place: _Place, error: OSError, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
+        """What to tell of a directory that cannot be looked into."""
+        if not place.path:
+            # Everything would look deleted: a disk that is not mounted is no change of the data.
+            raise SourceUnavailableError(f"the root's directory {self.watched} cannot be read: {error}") from error
+        if isinstance(error, (AccessDeniedError, PermissionError)):
+            yield self._unsupported(place, "cannot be listed: permission denied"), ""
+        elif not isinstance(error, (DatasetNotFoundError, FileNotFoundError, NotADirectoryError)):
+            for path in catalog.at_or_below(place.path):
+                if (before := catalog.get(path)) is not None:
+                    yield before.entry, before.stamp
 
     def _child(self, place: _Place, name: str) -> _Place | None:
         path = join(place.path, _listed_name(name))
@@ -718,6 +724,24 @@ class _Catalog:
                     inside[group].append(item)
                     break
         return inside
+
+
+def _items(directory: int) -> list[tuple[str, os.stat_result, str]]:
+    """Names in an open directory, sorted, with their status and, of links, their target."""
+    items: list[tuple[str, os.stat_result, str]] = []
+    with os.scandir(directory) as scanned:
+        for item in scanned:
+            if _TEMPORARY.fullmatch(item.name):
+                continue
+            try:
+                status = item.stat(follow_symlinks=False)
+                target = os.readlink(item.name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else ""
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):  # gone, or no link any more: its change is told
+                    continue
+                raise
+            items.append((item.name, status, target))
+    return sorted(items, key=lambda item: item[0])
 
 
 def _listed_name(name: str) -> str:

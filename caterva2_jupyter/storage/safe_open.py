@@ -22,6 +22,8 @@ from ..errors import AccessDeniedError, DatasetNotFoundError
 __all__ = ["OpenedPath", "open_directory", "open_file", "read_at"]
 
 _MAX_LINKS = 40
+# EINVAL: a link that was one a moment ago.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL)
 _WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -106,7 +108,7 @@ def _open(root: Path, path: str, directory: bool) -> OpenedPath:
             raise
         if error.errno in (errno.EACCES, errno.EPERM):
             raise AccessDeniedError(f"{path!r} cannot be read: permission denied") from error
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
+        if error.errno in _NOT_THERE:
             raise DatasetNotFoundError(f"nothing at {path!r}") from error
         raise
     finally:

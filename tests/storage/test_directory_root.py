@@ -23,7 +23,7 @@ from caterva2_jupyter.core.chunk_grid import BlockPlan, ChunkProjection
 from caterva2_jupyter.core.codec import encode_chunk
 from caterva2_jupyter.core.metadata import Entry, Geometry, dataset_id
 from caterva2_jupyter.core.selection import Selection
-from caterva2_jupyter.errors import DatasetChangedError, IntegrityError, UnsupportedDatasetError
+from caterva2_jupyter.errors import DatasetChangedError, IntegrityError, SourceUnavailableError, UnsupportedDatasetError
 from caterva2_jupyter.storage.blosc2_file import FrameFile
 from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.storage.directory_root import DirectoryRoot
@@ -423,6 +423,42 @@ def test_another_owner_has_other_ids(tmp_path: Path) -> None:
     known = known_of(DirectoryRoot(tmp_path, "owner"))
     ((entry, _),) = DirectoryRoot(tmp_path, "another").scan(known)
     assert entry.id != known[0].entry.id
+
+
+def test_files_that_vanish_while_a_directory_is_listed_take_nothing_with_them(tmp_path: Path) -> None:
+    for i in range(50):
+        write(tmp_path / "dir" / f"stays{i}", b"x")
+    root = DirectoryRoot(tmp_path, "owner")
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            for i in range(20):
+                os.symlink("nowhere", tmp_path / "dir" / f"m{i}")
+            for i in range(20):
+                os.replace(write(tmp_path / "other", b"y"), tmp_path / "dir" / f"m{i}")
+                (tmp_path / "dir" / f"m{i}").unlink()
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(100):
+            assert {f"dir/stays{i}" for i in range(50)} <= set(entries_of(root))
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_root_that_is_not_mounted_is_not_empty(tmp_path: Path) -> None:
+    base = tmp_path / "root"
+    write(base / "x.b2nd", np.arange(5))
+    root = DirectoryRoot(base, "owner")
+    known = known_of(root)
+    os.rename(base, tmp_path / "away")
+    with pytest.raises(SourceUnavailableError, match="cannot be read"):
+        list(root.scan(known))
+    with pytest.raises(SourceUnavailableError, match="cannot be read"):
+        list(root.rescan([base], known))
 
 
 def test_directories_that_come_and_go(tmp_path: Path) -> None:
