@@ -7,6 +7,7 @@ not hold the same block. It fetches nothing and checks no checksum.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy.typing as npt
 from ..errors import IntegrityError
 from .blocks import BlockRecord
 from .chunk_grid import ChunkProjection
-from .codec import decode_record, decode_strings
+from .codec import decode_record, decode_runs, decode_strings
 from .dtypes import is_vlen
 from .metadata import Geometry
 from .selection import AxisItems, AxisRange, AxisSelection, Selection
 
 __all__ = ["Assembler", "local_index", "take_flat"]
+
+RUN_NBYTES = 512 << 10  # half of a core's second-level cache: decoded blocks are copied from it
+SMALL_BLOCK_NBYTES = 16 << 10  # below it, a call per block costs more than joining blocks first
 
 
 class Assembler:
@@ -41,6 +45,7 @@ class Assembler:
         self.geometry = geometry
         dtype = np.dtype(object) if is_vlen(geometry.dtype) else geometry.dtype
         self.out: npt.NDArray[Any] = np.empty(selection.shape, dtype)
+        self._threads = threading.local()
 
     def add(self, projection: ChunkProjection, record: BlockRecord) -> None:
         """Place the blocks of ``record`` that the projection of its chunk wants.
@@ -53,48 +58,194 @@ class Assembler:
         g = self.geometry
         if record.nchunk != projection.nchunk:
             raise IntegrityError(f"record of chunk {record.nchunk} in place of chunk {projection.nchunk}")
-        raw = decode_record(record, g)
-        place: Any = (*projection.out, ...)
+        if len(record.ids) == 0:
+            raise IntegrityError(f"a record of chunk {record.nchunk} with no blocks")
+        place: Any = (*projection.out, ...)  # a view also where it is one item
         target = self.out[place]
         if is_vlen(g.dtype):
             extent = g.chunk_extent(projection.coords)
-            strings = decode_strings(raw, math.prod(extent)).reshape(extent)
+            strings = decode_strings(decode_record(record, g), math.prod(extent)).reshape(extent)
             target[...] = strings[local_index(projection.local)]
-            return
-        ids = np.arange(g.chunk_nblocks(record.nchunk)) if record.is_whole else record.ids.astype(np.int64)
-        items = raw.view(g.dtype) if g.itemsize else np.zeros(len(raw), g.dtype)
-        if g.layout == "flat":
-            self._add_flat(target, projection, ids, items)
+        elif record.is_whole or g.layout == "flat" or not g.padded or g.ndim == 0 or g.itemsize == 0:
+            if record.is_whole or not self._decode_line(target, projection, record):
+                ids = np.arange(g.chunk_nblocks(record.nchunk)) if record.is_whole else record.ids.astype(np.int64)
+                self.place(projection, ids, decode_record(record, g))
         else:
-            self._add_nd(target, projection, ids, items)
+            self._decode_in_place(target, projection, record)
 
-    def _add_flat(
-        self, target: npt.NDArray[Any], p: ChunkProjection, ids: npt.NDArray[np.int64], items: npt.NDArray[Any]
-    ) -> None:
-        extent = self.geometry.chunk_extent(p.coords)
-        take_flat(target, extent, p.local, ids, items, self.geometry.blocks[0], p.blocks)
+    def place(self, projection: ChunkProjection, ids: npt.NDArray[np.int64], raw: npt.NDArray[np.uint8]) -> None:
+        """Place decoded blocks.
 
-    def _add_nd(
-        self, target: npt.NDArray[Any], p: ChunkProjection, ids: npt.NDArray[np.int64], items: npt.NDArray[Any]
-    ) -> None:
-        g = self.geometry
-        extent = g.chunk_extent(p.coords)
+        Parameters
+        ----------
+        projection : ChunkProjection
+            Of their chunk.
+        ids : ndarray of int64
+            Block numbers, ascending.
+        raw : ndarray of uint8
+            What ``codec.decode_record`` gives for them.
+        """
+        g, p = self.geometry, projection
+        place: Any = (*p.out, ...)
+        target = self.out[place]
+        items = raw.view(g.dtype) if g.itemsize else np.zeros(len(raw), g.dtype)
         if g.ndim == 0:
             target[...] = items[0]
-            return
-        grid = tuple(-(-e // b) for e, b in zip(extent, g.blocks, strict=True))
-        if not g.padded:  # a 1-d frame: its last block is short, as in the flat layout
-            take_flat(target, extent, p.local, ids, items, g.blocks[0], p.blocks)
-            return
-        coords = np.unravel_index(ids, grid)
-        per_axis = [np.unique(c) for c in coords]
-        if math.prod(len(c) for c in per_axis) == len(ids):
-            region = _join(items, [len(c) for c in per_axis], g.blocks)
-            _copy(target, region, p.local, per_axis, g.blocks)
-            return
-        blocks = items.reshape(len(ids), *g.blocks)
-        for i, block in enumerate(blocks):
-            _copy(target, block, p.local, [c[i : i + 1] for c in coords], g.blocks)
+        elif g.layout == "flat" or not g.padded:  # a 1-d frame ends in a short block, as the flat layout does
+            take_flat(target, g.chunk_extent(p.coords), p.local, ids, items, g.blocks[0], p.blocks)
+        else:
+            coords = np.unravel_index(ids, g.block_grid)
+            per_axis = [np.unique(c) for c in coords]
+            if math.prod(len(c) for c in per_axis) == len(ids):
+                _copy(target, _join(items, [len(c) for c in per_axis], g.blocks), p.local, per_axis, g.blocks)
+            else:
+                _place_each(target, items.reshape(len(ids), *g.blocks), p.local, ids, g.block_grid, g.blocks)
+
+    def _decode_line(self, target: npt.NDArray[Any], p: ChunkProjection, record: BlockRecord) -> bool:
+        """Decode consecutive runs of items straight into ``target`` when it is their whole chunk in C order."""
+        ids, size = record.ids, self.geometry.block_nbytes
+        if (
+            size == 0
+            or target.shape != self.geometry.chunk_extent(p.coords)
+            or not target.flags.c_contiguous
+            or int(ids[-1]) - int(ids[0]) + 1 != len(ids)
+        ):
+            return False
+        line = target.reshape(-1).view(np.uint8)
+        low = int(ids[0])
+
+        def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
+            return line[(low + first) * size : (low + stop) * size]
+
+        for first, stop, raw in decode_runs(record, self.geometry, max(1, RUN_NBYTES // size), memory):
+            if not np.may_share_memory(raw, goal := memory(first, stop)):
+                goal[:] = raw
+        return True
+
+    def _decode_in_place(self, target: npt.NDArray[Any], p: ChunkProjection, record: BlockRecord) -> None:
+        """Decode blocks of the padded layout some at a time, straight to where they belong if they lie there so."""
+        g = self.geometry
+        grid, blocks = g.block_grid, g.blocks
+        if int(record.ids[-1]) >= math.prod(grid):
+            raise IntegrityError(f"record of chunk {record.nchunk} has impossible block numbers")
+        run_blocks = max(1, RUN_NBYTES // g.block_nbytes)
+        per_axis: list[npt.NDArray[np.int64]] = []
+        row = 0
+        if g.block_nbytes < SMALL_BLOCK_NBYTES or not _all_ranges(p.local):
+            coords = np.unravel_index(record.ids.astype(np.int64), grid)
+            per_axis = [np.unique(c) for c in coords]
+            if math.prod(len(c) for c in per_axis) == len(record.ids):  # a box, decoded in rows along its first axis
+                row = math.prod(len(c) for c in per_axis[1:])
+                run_blocks = max(1, run_blocks // row) * row
+        placed = False
+
+        def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
+            nonlocal placed
+            straight = _straight(target, p.local, record.ids[first:stop], grid, blocks)
+            placed = straight is not None
+            return self._scratch((stop - first) * g.block_nbytes) if straight is None else straight
+
+        for first, stop, raw in decode_runs(record, g, run_blocks, memory):
+            if placed:
+                straight = memory(first, stop)
+                if not np.may_share_memory(raw, straight):
+                    straight[:] = raw
+            elif row:
+                rows = per_axis[0][first // row : stop // row]
+                region = _join(raw.view(g.dtype), [len(rows), *map(len, per_axis[1:])], blocks)
+                _copy(target, region, p.local, [rows, *per_axis[1:]], blocks)
+            else:
+                items = raw.view(g.dtype).reshape(stop - first, *blocks)
+                _place_each(target, items, p.local, record.ids[first:stop], grid, blocks)
+
+    def _scratch(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Memory of this thread for decoded blocks."""
+        memory: npt.NDArray[np.uint8] | None = getattr(self._threads, "memory", None)
+        if memory is None or len(memory) < nbytes:
+            memory = self._threads.memory = np.empty(nbytes, np.uint8)
+        return memory
+
+
+def _all_ranges(local: tuple[AxisSelection, ...]) -> bool:
+    return all(isinstance(axis, AxisRange) for axis in local)
+
+
+def _straight(
+    target: npt.NDArray[Any],
+    local: tuple[AxisSelection, ...],
+    ids: npt.NDArray[np.integer[Any]],
+    grid: tuple[int, ...],
+    blocks: tuple[int, ...],
+) -> npt.NDArray[np.uint8] | None:
+    """The bytes of ``target`` that are what these blocks decode to, one after another; None if there are none."""
+    column, low, high = math.prod(grid[1:]), int(ids[0]), int(ids[-1])
+    count = (high - low) // column + 1
+    if (high - low) % column or count != len(ids):
+        return None  # not one on another along the first axis
+    goal: list[slice] = []
+    for axis, position, block in zip(local, _position(low, grid), blocks, strict=True):
+        base, length = position * block, block if goal else count * block
+        if (
+            not isinstance(axis, AxisRange)
+            or (axis.step != 1 and length > 1)
+            or axis.start > base
+            or axis.stop < base + length
+            or (base - axis.start) % axis.step
+        ):
+            return None
+        start = (base - axis.start) // axis.step
+        goal.append(slice(start, start + length))
+    region = target[tuple(goal)]
+    return region.reshape(-1).view(np.uint8) if region.flags.c_contiguous else None
+
+
+def _position(block: int, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Grid position of a block in its chunk (NumPy's function costs more than a small block does)."""
+    position: list[int] = []
+    for n in reversed(grid):
+        block, index = divmod(block, n)
+        position.append(index)
+    return tuple(reversed(position))
+
+
+def _place_each(
+    target: npt.NDArray[Any],
+    items: npt.NDArray[Any],
+    local: tuple[AxisSelection, ...],
+    ids: npt.NDArray[np.integer[Any]],
+    grid: tuple[int, ...],
+    blocks: tuple[int, ...],
+) -> None:
+    """Place blocks one by one."""
+    if not _all_ranges(local):
+        for i, block in enumerate(items):
+            coords = np.unravel_index(ids[i : i + 1], grid)
+            _copy(target, block, local, list(coords), blocks)
+        return
+    places = [_Places(a, b) for a, b in zip(local, blocks, strict=True) if isinstance(a, AxisRange)]
+    for block, number in zip(items, ids.tolist(), strict=True):
+        found = [along[c] for along, c in zip(places, _position(number, grid), strict=True)]
+        target[tuple([goal for _, goal in found])] = block[tuple([source for source, _ in found])]
+
+
+class _Places(dict[int, tuple[slice, slice]]):
+    """By a block's position along an axis: what is selected of it, and where in the box that goes."""
+
+    def __init__(self, axis: AxisRange, block: int) -> None:
+        super().__init__()
+        self._axis, self._block = axis, block
+
+    def __missing__(self, position: int) -> tuple[slice, slice]:
+        axis, base = self._axis, position * self._block
+        first = max(0, -((axis.start - base) // axis.step))
+        start = axis.start + first * axis.step
+        count = max(0, -(-(min(axis.stop, base + self._block) - start) // axis.step))
+        start -= base
+        place = slice(start, start + (count - 1) * axis.step + 1, axis.step), slice(first, first + count)
+        if count == 0:
+            place = slice(0), slice(0)
+        self[position] = place
+        return place
 
 
 def _join(items: npt.NDArray[Any], counts: list[int], blocks: tuple[int, ...]) -> npt.NDArray[Any]:

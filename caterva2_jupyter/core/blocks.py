@@ -29,6 +29,7 @@ __all__ = [
     "MiniChunk",
     "checksum_seed",
     "index_nbytes",
+    "is_stored",
     "make_record",
     "parse_layout",
     "whole_record",
@@ -244,6 +245,31 @@ def parse_layout(prefix: bytes, cbytes: int) -> ChunkLayout:
     return ChunkLayout("blocks", bytes(head) + dictionary, nbytes, blocksize, stored, offsets, sizes)
 
 
+def _decoded_nbytes(record: BlockRecord, last_block: int, last_nbytes: int) -> tuple[int, int, bool]:
+    """Block size of a record's head, what its blocks decode to, and whether the last of them is a short one."""
+    if len(record.head) < HEADER_NBYTES or len(record.ids) == 0:
+        raise IntegrityError(f"record of chunk {record.nchunk} has no usable header")
+    (blocksize,) = struct.unpack_from("<i", record.head, 8)
+    short = int(record.ids[-1]) == last_block and last_nbytes < blocksize
+    return blocksize, len(record.ids) * blocksize - (blocksize - last_nbytes if short else 0), short
+
+
+def is_stored(record: BlockRecord, last_block: int, last_nbytes: int) -> bool:
+    """Is a record's body what it decodes to? Parameters as of ``mini_chunk``.
+
+    Raises
+    ------
+    IntegrityError
+        When it should be and is of another length.
+    """
+    _, nbytes, _ = _decoded_nbytes(record, last_block, last_nbytes)
+    if not record.head[2] & _MEMCPYED or record.head[31] & _SPECIAL_MASK:
+        return False
+    if len(record.body) != nbytes:
+        raise IntegrityError(f"uncompressed blocks of chunk {record.nchunk} have the wrong length")
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class MiniChunk:
     """A valid Blosc2 chunk that decodes to some blocks, one after another.
@@ -279,14 +305,9 @@ def mini_chunk(record: BlockRecord, last_block: int, last_nbytes: int) -> MiniCh
     IntegrityError
         When the head cannot be that of these blocks.
     """
-    head = record.head
-    if len(head) < HEADER_NBYTES or len(record.ids) == 0:
-        raise IntegrityError(f"record of chunk {record.nchunk} has no usable header")
+    blocksize, nbytes, short = _decoded_nbytes(record, last_block, last_nbytes)
+    head, count = record.head, len(record.ids)
     flags = head[2]
-    (blocksize,) = struct.unpack_from("<i", head, 8)
-    short = int(record.ids[-1]) == last_block and last_nbytes < blocksize
-    count = len(record.ids)
-    nbytes = count * blocksize - (blocksize - last_nbytes if short else 0)
     out = bytearray(head)
     if head[31] & _SPECIAL_MASK:
         struct.pack_into("<ii", out, 4, nbytes, min(blocksize, nbytes))

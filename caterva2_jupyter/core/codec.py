@@ -7,7 +7,7 @@ codecs and filters by an allow-list, sizes by arithmetic. It does not place bloc
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import blosc2
@@ -15,11 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import IntegrityError
-from .blocks import HEADER_NBYTES, BlockRecord, make_record, mini_chunk, parse_layout, whole_record
+from .blocks import HEADER_NBYTES, BlockRecord, is_stored, make_record, mini_chunk, parse_layout, whole_record
 from .dtypes import is_vlen
 from .metadata import Geometry
 
-__all__ = ["decode_record", "decode_strings", "encode_blocks", "encode_chunk", "encode_strings", "is_portable"]
+__all__ = [
+    "decode_record",
+    "decode_runs",
+    "decode_strings",
+    "encode_blocks",
+    "encode_chunk",
+    "encode_strings",
+    "is_portable",
+]
+
+Bytes = npt.NDArray[np.uint8]
 
 # Without this the decoder keeps Python's global lock for the whole call.
 blosc2.set_releasegil(True)
@@ -36,28 +46,76 @@ def is_portable(header: bytes) -> bool:
     return header[2] >> 5 in _FORMATS and all(f in _FILTERS for f in header[16:22])
 
 
-def decode_record(record: BlockRecord, geometry: Geometry) -> npt.NDArray[np.uint8]:
+def decode_record(record: BlockRecord, geometry: Geometry) -> Bytes:
     """Decoded bytes of a record's blocks, one after another (of the chunk, for a whole one).
+
+    Not to be written to: blocks that are stored uncompressed are a view of the record.
 
     Raises
     ------
     IntegrityError
         When the record does not fit the geometry or does not decode.
     """
+    chunk_nbytes = _checked_nbytes(record, geometry)
+    if record.is_whole:
+        return _decode_whole(record, geometry, chunk_nbytes)
+    last = geometry.chunk_nblocks(record.nchunk) - 1
+    return _decode(record, last, chunk_nbytes - last * geometry.block_nbytes, None)
+
+
+def decode_runs(
+    record: BlockRecord, geometry: Geometry, run_blocks: int, memory: Callable[[int, int], Bytes | None]
+) -> Iterator[tuple[int, int, Bytes]]:
+    """Decode a record some blocks at a time, so that what is decoded is still near when it is copied.
+
+    Parameters
+    ----------
+    record : BlockRecord
+        Not of a whole chunk.
+    run_blocks : int
+        How many blocks at a time.
+    memory : callable
+        Told ``first, stop`` of a run, it gives the memory to decode it to; None is for a new array.
+
+    Yields
+    ------
+    (first, stop, raw)
+        Positions in ``record.ids``, and the decoded bytes of those blocks: in that memory, or a view of the record.
+
+    Raises
+    ------
+    IntegrityError
+        When the record does not fit the geometry or does not decode.
+    """
+    chunk_nbytes = _checked_nbytes(record, geometry)
+    last = geometry.chunk_nblocks(record.nchunk) - 1
+    last_nbytes = chunk_nbytes - last * geometry.block_nbytes
+    count = len(record.ids)
+    if count <= run_blocks:
+        yield 0, count, _decode(record, last, last_nbytes, memory(0, count))
+        return
+    ends = np.cumsum(record.sizes, dtype=np.int64)
+    view = memoryview(record.body)
+    position = 0
+    for first in range(0, count, run_blocks):
+        stop = min(first + run_blocks, count)
+        end = int(ends[stop - 1])
+        ids, sizes, crcs = record.ids[first:stop], record.sizes[first:stop], record.crcs[first:stop]
+        run = BlockRecord(record.nchunk, record.head, ids, sizes, crcs, view[position:end])
+        position = end
+        yield first, stop, _decode(run, last, last_nbytes, memory(first, stop))
+
+
+def _checked_nbytes(record: BlockRecord, geometry: Geometry) -> int:
+    """Decoded bytes of the record's chunk, when the record can be of a chunk of this geometry."""
     if record.nchunk >= geometry.nchunks:
         raise IntegrityError(f"no chunk {record.nchunk} in a dataset of {geometry.nchunks}")
     chunk_nbytes = geometry.chunk_nbytes(record.nchunk)
-    nblocks = geometry.chunk_nblocks(record.nchunk)
     if record.is_whole:
-        if len(record.body) < 16:
-            raise IntegrityError(f"chunk {record.nchunk} is truncated")
-        (nbytes,) = struct.unpack_from("<i", record.body, 4)
-        limit = MAX_STRINGS_NBYTES if is_vlen(geometry.dtype) else chunk_nbytes
-        if not 0 <= nbytes <= limit or (not is_vlen(geometry.dtype) and nbytes != chunk_nbytes):
-            raise IntegrityError(f"chunk {record.nchunk} claims {nbytes} bytes, {chunk_nbytes} were announced")
-        return _decompress(record.body, nbytes, record.nchunk)
+        return chunk_nbytes
+    nblocks = geometry.chunk_nblocks(record.nchunk)
     ids = record.ids
-    if len(ids) == 0 or int(ids[-1]) >= nblocks or (len(ids) > 1 and not bool(np.all(ids[1:] > ids[:-1]))):
+    if len(ids) == 0 or int(ids[-1]) >= nblocks or (len(ids) > 1 and not bool((ids[1:] > ids[:-1]).all())):
         raise IntegrityError(f"record of chunk {record.nchunk} has impossible block numbers")
     head_blocksize = struct.unpack_from("<i", record.head, 8)[0] if len(record.head) >= HEADER_NBYTES else 0
     block_nbytes = geometry.block_nbytes
@@ -66,14 +124,38 @@ def decode_record(record: BlockRecord, geometry: Geometry) -> npt.NDArray[np.uin
     expected = block_nbytes if not (len(ids) == 1 and int(ids[0]) == last) else last_nbytes
     if head_blocksize not in (block_nbytes, expected):
         raise IntegrityError(f"chunk {record.nchunk} has blocks of {head_blocksize} bytes, not {block_nbytes}")
+    return chunk_nbytes
+
+
+def _decode_whole(record: BlockRecord, geometry: Geometry, chunk_nbytes: int) -> Bytes:
+    if len(record.body) < 16:
+        raise IntegrityError(f"chunk {record.nchunk} is truncated")
+    (nbytes,) = struct.unpack_from("<i", record.body, 4)
+    limit = MAX_STRINGS_NBYTES if is_vlen(geometry.dtype) else chunk_nbytes
+    if not 0 <= nbytes <= limit or (not is_vlen(geometry.dtype) and nbytes != chunk_nbytes):
+        raise IntegrityError(f"chunk {record.nchunk} claims {nbytes} bytes, {chunk_nbytes} were announced")
+    return _decompress(record.body, nbytes, record.nchunk, None)
+
+
+def _decode(record: BlockRecord, last: int, last_nbytes: int, out: Bytes | None) -> Bytes:
+    """Decode blocks, into ``out`` where that saves a copy."""
+    if is_stored(record, last, last_nbytes):
+        return np.frombuffer(record.body, np.uint8)
     mini = mini_chunk(record, last, last_nbytes)
-    return _decompress(mini.chunk, mini.nbytes, record.nchunk)[mini.skip_nbytes :]
+    if mini.skip_nbytes:
+        return _decompress(mini.chunk, mini.nbytes, record.nchunk, None)[mini.skip_nbytes :]
+    return _decompress(mini.chunk, mini.nbytes, record.nchunk, out)
 
 
-def _decompress(chunk: bytes | bytearray | memoryview, nbytes: int, nchunk: int) -> npt.NDArray[np.uint8]:
+def _decompress(chunk: bytes | bytearray | memoryview, nbytes: int, nchunk: int, out: Bytes | None) -> Bytes:
     if not is_portable(bytes(chunk[:HEADER_NBYTES])):
         raise IntegrityError(f"chunk {nchunk} needs a codec or filter that is not allowed")
-    out = np.empty(nbytes, np.uint8)
+    if out is None:
+        out = np.empty(nbytes, np.uint8)
+    elif len(out) < nbytes:
+        raise IntegrityError(f"chunk {nchunk} decodes to {nbytes} bytes, {len(out)} were expected")
+    else:
+        out = out[:nbytes]
     if nbytes == 0:
         return out
     try:
