@@ -155,21 +155,21 @@ class Hdf5File:
         except DatasetNotFoundError:
             raise DatasetChangedError(f"{entry.path!r} is gone: its file is not there any more") from None
         with opened, ExitStack() as stack:
-            state = Generation.of(opened.fd).stamp
+            before, state = _state_now(opened)
             try:
                 stored = self._worker.dataset(opened.fd, state, path)
                 sources = self._sources(opened, stored.node.get("form", {}))
-            except UnsupportedDatasetError:
-                self._check(entry, [state])  # a change explains it better
-                raise
-            self._check(entry, [state, *_texts(sources)])
-            read = _ChunkReader(self, opened, state, entry, entry.geometry, stored, sources, stack)
-            try:
-                record = read.record(projection.nchunk, projection.coords, list(blocks))
             except (IntegrityError, UnsupportedDatasetError):
-                self._check_again(entry, opened, stored)
+                self._check(entry, [before])  # a change explains it better
                 raise
-            self._check_again(entry, opened, stored)
+            self._check(entry, [stored.node.get("state", before), *_texts(sources)])
+            reader = _ChunkReader(self, opened, state, entry, entry.geometry, stored, sources, stack)
+            try:
+                record = reader.record(projection.nchunk, projection.coords, list(blocks))
+            except (IntegrityError, UnsupportedDatasetError):
+                self._check_again(entry, opened, state, stored)
+                raise
+            self._check_again(entry, opened, state, stored)
             return [record]
 
     def attributes(self, entry: Entry) -> Entry:
@@ -188,9 +188,13 @@ class Hdf5File:
         if version_tag(states, entry.geometry) != entry.version:
             raise DatasetChangedError(f"{entry.path!r} has changed: open it again, or refresh()")
 
-    def _check_again(self, entry: Entry, opened: OpenedPath, stored: StoredDataset) -> None:
+    def _check_again(self, entry: Entry, opened: OpenedPath, before: str, stored: StoredDataset) -> None:
+        """Is all that was read of the state that the entry's version stands for?"""
+        now, state = _state_now(opened)
+        if "state" in stored.node and state != before:
+            stored = self._worker.dataset(opened.fd, state, str(entry.storage["hdf5"]))
         sources = self._sources(opened, stored.node.get("form", {}))
-        self._check(entry, [Generation.of(opened.fd).stamp, *_texts(sources)])
+        self._check(entry, [stored.node.get("state", now), *_texts(sources)])
 
     # What other files values come from
 
@@ -324,6 +328,13 @@ def _numbered(text: str, number: int) -> str:
     return "%".join(part.replace("%b", str(number)) for part in text.split("%%"))
 
 
+def _state_now(opened: OpenedPath) -> tuple[str, str]:
+    """The generation of an open file, and a text that no later state of it has."""
+    generation, now_ns = Generation.of(opened.fd), time.time_ns()
+    unsettled = unsettled_s(generation, now_ns) > 0
+    return generation.stamp, f"{generation.stamp}~{now_ns}" if unsettled else generation.stamp
+
+
 def _texts(sources: Iterable[_Source]) -> list[str]:
     return [f"{s.path}@{s.state}" for s in sources]
 
@@ -355,10 +366,13 @@ class _Listing:
             for source in self._seen.values():
                 if self._file._state(source.path) != source:
                     raise DatasetChangedError(f"{source.path!r} changed while it was read")
-            if Generation.of(opened.fd).stamp != state:
+            # A file that grows while it is read (SWMR) is consistent: its datasets have states of their own.
+            if Generation.of(opened.fd).stamp != state and "live" not in tree.root:
                 raise DatasetChangedError(f"{self._file._path!r} changed while it was read")
             self.stamp = _stamp(state, self._seen.values())
             top = entries[0]
+            if "live" in tree.root:
+                top = replace(top, storage={**top.storage, "live": True})
             if self._seen:
                 top = replace(top, storage={**top.storage, "sources": sorted(self._seen)})
             yield replace(top, version=version_tag(state), media_type=HDF5_MEDIA_TYPE)
@@ -475,7 +489,7 @@ class _Listing:
             base,
             kind="array",
             id=self._id(tree, str(node["path"])),
-            version=version_tag([state, *_texts(sources)], geometry),
+            version=version_tag([str(node.get("state", state)), *_texts(sources)], geometry),
             geometry=geometry,
             dims=dimension_names(tree, node, geometry.ndim),
             cbytes=int(node.get("cbytes", 0)),

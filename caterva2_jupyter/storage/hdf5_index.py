@@ -15,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 from h5py import h5a, h5d, h5ds, h5g, h5l, h5o, h5r, h5s, h5t, h5z
 
 from ..core.attributes import attrs_tag, encode_attr
@@ -35,6 +36,10 @@ _READ_CHUNK_NBYTES = 4 << 20
 _MAX_ITEM_NBYTES = 64 << 20
 _BLOCK_NBYTES = 64 << 10
 _STRINGS_PER_CHUNK = 4096
+_MAX_FRAME_NBYTES = 64 << 20
+_MAX_SMALL_NBYTES = 64 << 10
+_MAX_END_CHUNKS = 256
+_MAX_END_NBYTES = 32 << 20
 
 # What h5py raises for files that are damaged, or of types that it does not know.
 FOREIGN_ERRORS = (
@@ -94,7 +99,7 @@ class Hdf5Reader:
     """
 
     def __init__(self, name: str) -> None:
-        self._file = _open(name)
+        self._file, self._is_live = _open(name)
 
     def __enter__(self) -> Hdf5Reader:
         return self
@@ -135,6 +140,8 @@ class Hdf5Reader:
                         fresh.append((child, below))
                 if skip is not None:
                     yield {"at": path}
+                if path == "/" and self._is_live:
+                    node["live"] = True
                 yield node | _attributes(h5py.Group(oid), everything=False)
                 pending += reversed(fresh)
             elif isinstance(oid, h5d.DatasetID):
@@ -156,11 +163,16 @@ class Hdf5Reader:
             dataset = h5py.Dataset(dsid)
             node |= _attributes(dataset, everything=False)
             node |= _dimensions(dsid, dataset)
-            description, _ = describe(dsid)
-            node |= description
+            node |= self._described(dsid)
         except (UnsupportedDatasetError, IntegrityError, *FOREIGN_ERRORS) as error:
             node["reason"] = _reason(error)
         return node
+
+    def _described(self, dsid: Any) -> dict[str, Any]:
+        description, _ = describe(dsid)
+        if self._is_live and "form" in description and (state := _live_state(dsid, description["form"])):
+            description["state"] = state
+        return description
 
     def _open_object(self, path: str) -> Any:
         """The object at a path of hard links."""
@@ -184,13 +196,13 @@ class Hdf5Reader:
         oid = self._open_object(path)
         if not isinstance(oid, h5d.DatasetID):
             raise UnsupportedDatasetError(f"no dataset at {path!r}")
-        description, _ = describe(oid)
+        description = self._described(oid)
         if "reason" in description:
             raise UnsupportedDatasetError(description["reason"])
         form = description["form"]
         if form["mode"] in ("chunked", "fill"):
             form["fill"] = _fill_bytes(oid).hex()
-        chunks = _chunk_table(oid, self._file) if form["mode"] == "chunked" else b""
+        chunks = _chunk_table(oid).tobytes() if form["mode"] == "chunked" else b""
         return description, chunks
 
     def read(self, path: str, start: Sequence[int], stop: Sequence[int]) -> tuple[dict[str, Any], bytes]:
@@ -257,14 +269,15 @@ def _link(gid: Any, raw: bytes, kind: int) -> tuple[list[Any], Any]:
     return [name, "broken", f"a link of unknown type {kind}"], None
 
 
-def _open(name: str) -> Any:
+def _open(name: str) -> tuple[Any, bool]:
+    """The open file, and whether a writer has it open in SWMR mode."""
     try:
-        return h5py.File(name, "r", locking=False)
+        return h5py.File(name, "r", locking=False), False
     except FOREIGN_ERRORS as error:
         first = error
     try:
         # The only way in while a writer has the file open in SWMR mode.
-        return h5py.File(name, "r", locking=False, swmr=True, libver="latest")
+        return h5py.File(name, "r", locking=False, swmr=True, libver="latest"), True
     except FOREIGN_ERRORS as error:
         text = _reason(error if "SWMR" in str(first) else first)
         raise UnsupportedDatasetError(f"the HDF5 library cannot open it: {text}") from error
@@ -564,7 +577,11 @@ class _Planner:
             node["storage"] |= {"layout": "external"}
             return self._runs(node, {"mode": "external", "segments": segments})
         if layout == h5d.VIRTUAL:
-            return self._runs(node, {"mode": "decode", "sources": _virtual_sources(self._dcpl)})
+            # Sources are mostly stored frame by frame: a part of one costs as much as all of it.
+            frame = math.prod(self._shape[-2:]) * self._itemsize
+            target = max(frame if frame <= _MAX_FRAME_NBYTES else 0, _DECODED_CHUNK_NBYTES)
+            chunks = contiguous_chunks(self._shape, self._itemsize, target)
+            return self._runs(node, {"mode": "decode", "sources": _virtual_sources(self._dcpl)}, chunks)
         if layout == h5d.CONTIGUOUS and stored_as_is:
             # With a user block, h5py gives a wrong offset in place of None for storage that was never written.
             if self._dsid.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
@@ -654,7 +671,39 @@ def _match(tid: Any, dtype: np.dtype[Any]) -> tuple[bool, bool]:
         return False, False
 
 
-def _chunk_table(dsid: Any, file: Any) -> bytes:
+def _live_state(dsid: Any, form: dict[str, Any]) -> str:
+    """The state of a dataset of a file that grows while it is read; empty when only the file's can tell.
+
+    SWMR writers append: what they may still write to are chunks at the end of an axis that can grow. So the
+    places of all chunks and the content of those stand for the content of all.
+    """
+    if "sources" in form or form["mode"] in ("strings", "external"):
+        return ""
+    digest = hashlib.blake2b(digest_size=12)
+    if dsid.get_create_plist().get_layout() != h5d.CHUNKED:
+        if math.prod(dsid.shape) * dsid.get_type().get_size() > _MAX_SMALL_NBYTES:
+            return ""
+        digest.update(np.ascontiguousarray(h5py.Dataset(dsid)[()]).tobytes())
+        return f"live.{digest.hexdigest()}"
+    table = _chunk_table(dsid)
+    digest.update(table.tobytes())
+    chunks = dsid.get_create_plist().get_chunk()
+    extent, most = dsid.get_space().get_simple_extent_dims(), dsid.get_space().get_simple_extent_dims(True)
+    grid = [max(1, -(-n // c)) for n, c in zip(extent, chunks, strict=True)]
+    coords = np.array(np.unravel_index(table["nchunk"], grid)).reshape(len(grid), -1)
+    at_end = np.zeros(len(table), dtype=bool)
+    for axis, (n, limit) in enumerate(zip(extent, most, strict=True)):
+        if limit == h5s.UNLIMITED or limit > n:
+            at_end |= coords[axis] == grid[axis] - 1
+    if at_end.sum() > _MAX_END_CHUNKS or int(table["nbytes"][at_end].sum()) > _MAX_END_NBYTES:
+        return ""
+    for place in coords[:, at_end].T:
+        _, stored = dsid.read_direct_chunk(tuple(int(i) * int(c) for i, c in zip(place, chunks, strict=True)))
+        digest.update(stored)
+    return f"live.{digest.hexdigest()}"
+
+
+def _chunk_table(dsid: Any) -> npt.NDArray[np.void]:
     """Rows of (nchunk, offset, nbytes, mask) of the chunks that are stored."""
     shape, chunks = dsid.shape, dsid.get_create_plist().get_chunk()
     rows: list[tuple[tuple[int, ...], int, int, int]] = []
@@ -671,4 +720,4 @@ def _chunk_table(dsid: Any, file: Any) -> bytes:
         table = np.sort(table[inside], order="nchunk")
     else:
         table = table[:0]
-    return table.tobytes()
+    return table

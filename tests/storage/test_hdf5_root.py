@@ -437,6 +437,7 @@ import sys, h5py, numpy as np
 file = h5py.File(sys.argv[1], "w", libver="latest")
 data = file.create_dataset("x", (1, 1000), "i4", maxshape=(None, 1000), chunks=(1, 1000), compression="gzip")
 data[0] = 0
+file["still"] = np.arange(10)
 if sys.argv[2] == "swmr":
     file.swmr_mode = True
 print("ready", flush=True)
@@ -485,6 +486,22 @@ def test_appends_of_a_swmr_writer_are_followed(tmp_path: Path, worker: Hdf5Worke
         assert read(root, now, np.s_[:, 0]).tolist() == [0, 1, 2]
         with pytest.raises(DatasetChangedError):
             read(root, first)
+
+
+def test_what_is_written_already_can_be_read_while_a_swmr_writer_goes_on(tmp_path: Path, worker: Hdf5Worker) -> None:
+    path = tmp_path / "live.h5"
+    with writing(path, "swmr") as append:
+        with h5py.File(path, "r", swmr=True, libver="latest", locking=False) as file:
+            chunks = file["x"].chunks
+        assert chunks == (1, 1000)
+        root = Hdf5Root(path, "owner", worker)
+        still = listed(root)["still.b2nd"]
+        for n in range(1, 6):
+            append()
+            entry = listed(root)["x.b2nd"]
+            os.utime(path)  # another state of the file, the same content
+            assert read(root, entry, np.s_[:, 0]).tolist() == list(range(n + 1))
+            assert_same(read(root, still), np.arange(10))
 
 
 def test_a_file_that_a_writer_holds_keeps_its_entries_until_it_can_be_read(tmp_path: Path, worker: Hdf5Worker) -> None:
