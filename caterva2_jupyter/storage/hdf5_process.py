@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -97,14 +98,15 @@ def _one_by_one(file: Any, skip: list[str]) -> Iterator[tuple[dict[str, Any], by
 
 def _batches(nodes: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:
     texts: list[str] = []
-    nbytes = 0
+    nbytes, begun = 0, time.monotonic()
     for node in nodes:
         text = json.dumps(node, separators=(",", ":"))
         texts.append(text)
         nbytes += len(text)
-        if nbytes > _BATCH_NBYTES:
+        # Slow storage is not silence.
+        if nbytes > _BATCH_NBYTES or time.monotonic() - begun > 1:
             yield {}, f"[{','.join(texts)}]".encode()
-            texts, nbytes = [], 0
+            texts, nbytes, begun = [], 0, time.monotonic()
     yield {}, f"[{','.join(texts)}]".encode()
 
 
