@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
 
 START_DEADLINE_S = 60.0
@@ -62,7 +64,7 @@ class Service:
     def _listening(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         if self.process.poll() is not None:
-            raise AssertionError(f"{self.name} stopped: {lines[-5:]}")
+            pytest.fail(f"{self.name} stopped: {lines[-5:]}")
         return next((line.rsplit(" ", 1)[1] for line in lines if " listening on " in line), "")
 
     @property
