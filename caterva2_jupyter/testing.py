@@ -23,14 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from .core.answer_choice import MAX_SLICE_NBYTES, Mode
 from .core.assembly import Assembler
 from .core.blocks import BlockRecord, checksum_seed
 from .core.catalog import CatalogPage, CatalogQuery, Cursor
 from .core.chunk_grid import BlockPlan, ChunkProjection
 from .core.events import Event, EventBatch
+from .core.exact_slice import PieceAssembler, selection_digest, slice_seed
 from .core.metadata import Entry
 from .core.selection import ParsedKey, Selection, parse_basic, parse_orthogonal
-from .core.source import Source
+from .core.source import BlockStream, Source
 from .core.wire import ReadRequest
 from .errors import (
     DatasetChangedError,
@@ -121,13 +123,16 @@ def _assemble(entry: Entry, selection: Selection, records: Iterable[BlockRecord]
     return assembler.out
 
 
-async def read_array(source: Source, path: str, selection: Selection | None = None) -> Array:
-    """Read a selection (None: all) of a dataset, every record verified.
+async def read_array(
+    source: Source, path: str, selection: Selection | None = None, mode: Mode = "blocks", fast: bool = False
+) -> Array:
+    """Read a selection (None: all) of a dataset, every record verified, whichever answer comes.
 
     Parameters
     ----------
     source : Source
     path : str
+    mode : {"blocks", "auto", "slice"}
 
     Returns
     -------
@@ -135,10 +140,24 @@ async def read_array(source: Source, path: str, selection: Selection | None = No
         The box; no axis is dropped.
     """
     form = None if selection is None else selection.to_json()
-    stream = await source.read_blocks(ReadRequest(source.root, path, selection=form))
+    stream = await source.read_blocks(ReadRequest(source.root, path, selection=form, mode=mode, fast=fast))
     assert stream.entry.geometry is not None
     selection = selection or Selection.whole(stream.entry.geometry.shape)
-    return _assemble(stream.entry, selection, await _records(stream.records))
+    records = await _records(stream.records)
+    return _join(stream, selection, records) if stream.digest else _assemble(stream.entry, selection, records)
+
+
+def _join(stream: BlockStream, selection: Selection, pieces: Iterable[BlockRecord]) -> Array:
+    """The box of an exact slice."""
+    entry = stream.entry
+    assert entry.geometry is not None
+    assert stream.digest == selection_digest(selection)
+    assembler = PieceAssembler(entry.geometry, selection)
+    for piece in pieces:
+        piece.verify(slice_seed(checksum_seed(entry.id, entry.version), stream.digest))
+        assembler.add(piece)
+    assembler.finish()
+    return assembler.out
 
 
 class RootContract(ABC):
@@ -482,6 +501,52 @@ class SourceContract(ABC):
 
         self.run(scenario, tmp_path)
 
+    @pytest.mark.parametrize("mode", ["auto", "slice"])
+    def test_exact_slices_are_equal_to_what_numpy_gives(self, tmp_path: Path, mode: Mode) -> None:
+        async def scenario(source: Source, origin: Origin) -> None:
+            rng = np.random.default_rng(4)
+            for path, array in _source_content().items():
+                want = _as_array(array)
+                _assert_same(await read_array(source, path, mode=mode), want)
+                for _ in range(4):
+                    selection = random_key(rng, want.shape).selection
+                    got = await read_array(source, path, selection, mode, fast=bool(rng.random() < 0.5))
+                    _assert_same(got, _expected(want, selection))
+
+        self.run(scenario, tmp_path)
+
+    def test_the_smaller_answer_comes(self, tmp_path: Path) -> None:
+        async def scenario(source: Source, origin: Origin) -> None:
+            async def answer(selection: list[list[int]], mode: Mode, path: str = "noise.b2nd", **how: Any) -> str:
+                stream = await source.read_blocks(ReadRequest("foo", path, None, selection, mode=mode, **how))
+                await _records(stream.records)
+                return stream.answer
+
+            noise = np.random.default_rng(5).integers(0, 2**60, (60, 300, 300))
+            await origin.put("noise.b2nd", noise, chunks=(20, 100, 100), blocks=(5, 50, 50))
+            await origin.put("words.b2nd", np.array(["a", "b"] * 500, object), chunks=(100,))
+            await _eventually(lambda: source.entry("words"), lambda entry: entry.has_data)
+            point = [[0, 60, 1], [7, 8, 1], [9, 10, 1]]
+            assert await answer(point, "auto") == "slice"
+            assert await answer(point, "slice") == "slice"
+            assert await answer(point, "blocks") == "blocks"
+            assert await answer(point, "auto", window=(0, 1)) == "blocks"
+            assert await answer([[5, 10, 1], [0, 50, 1], [50, 100, 1]], "auto") == "blocks"
+            assert await answer([[0, 1, 1]], "slice", path="words.b2nd") == "blocks"
+            assert noise.nbytes > MAX_SLICE_NBYTES
+            assert await answer([[0, 60, 1], [0, 300, 1], [0, 300, 1]], "slice") == "blocks"
+
+        self.run(scenario, tmp_path)
+
+    def test_an_exact_slice_of_a_version_that_is_gone_is_refused(self, tmp_path: Path) -> None:
+        async def scenario(source: Source, origin: Origin) -> None:
+            for mode in ("auto", "slice"):
+                request = ReadRequest(source.root, "line", "0" * 24, [[5, 6, 1]], mode=mode)
+                with pytest.raises(DatasetChangedError, match=r"line\.b2nd"):
+                    await source.read_blocks(request)
+
+        self.run(scenario, tmp_path)
+
     def test_large_and_odd_chunks_are_equal(self, tmp_path: Path) -> None:
         async def scenario(source: Source, origin: Origin) -> None:
             rng = np.random.default_rng(3)
@@ -494,8 +559,9 @@ class SourceContract(ABC):
             await origin.put("strings.b2nd", strings, chunks=(7, 4))
             await _eventually(lambda: source.entry("strings"), lambda entry: entry.has_data)
             for path, want in [("one-chunk", noise), ("tiny-chunks", noise[:60, :50]), ("runs", noise)]:
-                _assert_same(await read_array(source, path), want)
                 selection = random_key(rng, want.shape).selection
+                _assert_same(await read_array(source, path, selection, "slice"), _expected(want, selection))
+                _assert_same(await read_array(source, path), want)
                 _assert_same(await read_array(source, path, selection), _expected(want, selection))
             assert (await read_array(source, "strings")).tolist() == strings.tolist()
             assert (await read_array(source, "word")).item() == "wörd"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .answer_choice import Answer
 from .blocks import BlockRecord
 from .catalog import CatalogPage, CatalogQuery, Cursor
 from .events import EventBatch
@@ -27,10 +28,23 @@ class BlockStream:
     Records come in the plan's order of chunks; a chunk may come in several. Close the iterator
     (``aclose``) to stop the work behind it. A ``DatasetChangedError`` in the midst means that what came
     before is not to be used.
+
+    Attributes
+    ----------
+    entry : Entry
+    records : AsyncIterator of BlockRecord
+    digest : str
+        Of the selection, when the records are the pieces of its exact slice (``exact_slice``), which only comes
+        where the request's mode allows it; empty when they are blocks.
     """
 
     entry: Entry
     records: AsyncIterator[BlockRecord]
+    digest: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        return "slice" if self.digest else "blocks"
 
 
 @dataclass(slots=True)

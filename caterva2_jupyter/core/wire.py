@@ -3,31 +3,36 @@
 An answer (``application/vnd.caterva2.records``) is a preamble, records and an end. Integers are
 little endian::
 
-    preamble   "C2R1", u32 n, u32 crc32(json), n bytes of JSON {"id", "version"[, "entry"]}
+    preamble   "C2R1", u32 n, u32 crc32(json), n bytes of JSON {"id", "version"[, "entry"][, "answer", "selection"]}
     record     "C2BK", u8 kind, u8 0, u16 0, u64 nchunk, u32 nblocks, u32 head bytes, u64 body bytes,
                u32 crc, head, nblocks x (u32 block number, u32 bytes, u32 checksum), body
 
 ``crc`` is the CRC-32, seeded with ``checksum_seed(id, version)``, of the 32 bytes before it, the head and
-the table; each block's checksum covers what ``blocks`` says. Kinds: 1 blocks, 4 error (the body is the
-JSON of an error), 5 end (``nchunk`` counts the records sent). 2 and 3 are kept for exact slices and for
-blocks that are the same in a new version. An answer without its end was cut short.
+the table; each block's checksum covers what ``blocks`` says. Kinds: 1 blocks, 2 a piece of an exact slice
+(``exact_slice``; ``nchunk`` is its number), 4 error (the body is the JSON of an error), 5 end (``nchunk``
+counts the records sent). 3 is kept for blocks that are the same in a new version. The preamble says
+``"answer": "slice"`` with the digest of the selection where pieces follow. An answer without its end was cut
+short.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import Caterva2Error, IntegrityError, RequestError, error_from_json, error_to_json
+from .answer_choice import MODES, Answer, Mode
 from .blocks import MAX_HEAD_NBYTES, BlockRecord, checksum_seed
+from .exact_slice import slice_seed
 from .metadata import Entry
 from .paths import split_address
 
@@ -50,7 +55,8 @@ MAX_REQUEST_NBYTES = 64 << 20
 MAX_BLOCKS_PER_RECORD = 1 << 24
 _PREAMBLE = struct.Struct("<4sII")
 _RECORD = struct.Struct("<4sBBHQIIQI")
-_BLOCKS, _ERROR, _END = 1, 4, 5
+_BLOCKS, _PIECE, _ERROR, _END = 1, 2, 4, 5
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 _TABLE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4")])
 
 
@@ -69,6 +75,11 @@ class ReadRequest:
         Only blocks number ``first`` to ``stop`` (exclusive) of the plan's order (``chunk_grid``).
     held : ndarray of bool or None
         One per block of the window: True for those not to be sent.
+    mode : {"blocks", "auto", "slice"}
+        What may come: blocks only; the smaller of the missing blocks and the exact slice; the slice wherever
+        there can be one. With a window blocks come in any case.
+    fast : bool
+        A slice is to be compressed quickly rather than well: the link is faster than that.
     """
 
     root: str
@@ -77,6 +88,8 @@ class ReadRequest:
     selection: Any = None
     window: tuple[int, int] | None = None
     held: npt.NDArray[np.bool_] | None = None
+    mode: Mode = "blocks"
+    fast: bool = False
 
     def to_json(self) -> dict[str, Any]:
         form: dict[str, Any] = {"path": f"{self.root}/{self.path}"}
@@ -88,6 +101,10 @@ class ReadRequest:
             form["window"] = list(self.window)
         if self.held is not None:
             form["held"] = pack_held(self.held)
+        if self.mode != "blocks":
+            form["mode"] = self.mode
+        if self.fast:
+            form["fast"] = True
         return form
 
     @classmethod
@@ -106,14 +123,15 @@ class ReadRequest:
             raise RequestError("the body is not JSON, or has a key twice") from None
         if not isinstance(form, Mapping):
             raise RequestError("a read request is a JSON object")
-        unknown = set(form) - {"path", "version", "selection", "window", "held", "mode"}
+        unknown = set(form) - {"path", "version", "selection", "window", "held", "mode", "fast"}
         if unknown:
             raise RequestError(f"unknown key in a read request: {min(unknown)[:40]!r}")
         path, version, window = form.get("path"), form.get("version"), form.get("window")
         if not isinstance(path, str) or not (version is None or isinstance(version, str)):
             raise RequestError("a read request has a path, and a version as text if any")
-        if form.get("mode", "blocks") != "blocks":
-            raise RequestError("the mode of a read is 'blocks'")
+        mode, fast = form.get("mode", "blocks"), form.get("fast", False)
+        if not isinstance(mode, str) or mode not in MODES or not isinstance(fast, bool):
+            raise RequestError("the mode of a read is 'auto', 'blocks' or 'slice', and fast is true or false")
         if window is not None and not (
             isinstance(window, list)
             and len(window) == 2
@@ -130,6 +148,8 @@ class ReadRequest:
             selection=form.get("selection"),
             window=None if window is None else (window[0], window[1]),
             held=None if held is None else unpack_held(held),
+            mode=cast("Mode", mode),
+            fast=fast,
         )
 
 
@@ -157,11 +177,31 @@ def unpack_held(text: Any) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """What an answer is about."""
+    """What an answer is about.
+
+    Attributes
+    ----------
+    id, version : str
+    entry : Entry or None
+        When the request named no version.
+    digest : str
+        Of the selection whose exact slice follows (``selection_digest``); empty when blocks follow.
+    """
 
     id: str
     version: str
     entry: Entry | None = None
+    digest: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        return "slice" if self.digest else "blocks"
+
+    @property
+    def seed(self) -> int:
+        """What the checksums of the data are begun with."""
+        seed = checksum_seed(self.id, self.version)
+        return slice_seed(seed, self.digest) if self.digest else seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +211,13 @@ class End:
     nrecords: int
 
 
-def encode_preamble(entry: Entry, with_entry: bool) -> bytes:
+def encode_preamble(entry: Entry, with_entry: bool, digest: str = "") -> bytes:
+    """The beginning of an answer; ``digest``: of the selection whose exact slice follows."""
     form: dict[str, Any] = {"id": entry.id, "version": entry.version}
     if with_entry:
         form["entry"] = entry.to_json()
+    if digest:
+        form |= {"answer": "slice", "selection": digest}
     body = json.dumps(form, separators=(",", ":")).encode()
     return _PREAMBLE.pack(b"C2R1", len(body), zlib.crc32(body)) + body
 
@@ -185,11 +228,22 @@ def _encode(kind: int, seed: int, nchunk: int, head: bytes, table: bytes, nblock
     return b"".join([fixed, struct.pack("<I", crc), head, table])
 
 
-def encode_record(record: BlockRecord, seed: int) -> tuple[bytes, bytes | bytearray | memoryview]:
-    """Header and body, to be written one after the other."""
+def encode_record(
+    record: BlockRecord, seed: int, answer: Answer = "blocks"
+) -> tuple[bytes, bytes | bytearray | memoryview]:
+    """Header and body, to be written one after the other.
+
+    Parameters
+    ----------
+    record : BlockRecord
+        Blocks, or a piece of an exact slice, as ``answer`` says.
+    seed : int
+        ``checksum_seed`` of the dataset's version.
+    """
     table = np.empty(len(record.ids), _TABLE)
     table["block"], table["size"], table["crc"] = record.ids, record.sizes, record.crcs
-    fixed = _encode(_BLOCKS, seed, record.nchunk, record.head, table.tobytes(), len(record.ids), len(record.body))
+    kind = _PIECE if answer == "slice" else _BLOCKS
+    fixed = _encode(kind, seed, record.nchunk, record.head, table.tobytes(), len(record.ids), len(record.body))
     return fixed, record.body
 
 
@@ -201,6 +255,16 @@ def encode_error(error: Caterva2Error, seed: int) -> bytes:
 
 def encode_end(nrecords: int, seed: int) -> bytes:
     return _encode(_END, seed, nrecords, b"", b"", 0, 0)
+
+
+def _digest_of(form: Mapping[str, Any]) -> str:
+    """Whose exact slice a preamble announces; empty for blocks."""
+    answer, digest = form.get("answer", "blocks"), form.get("selection", "")
+    if answer == "blocks":
+        return ""
+    if answer != "slice" or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise IntegrityError("an answer of a kind that is not known")
+    return digest
 
 
 class RecordParser:
@@ -218,7 +282,7 @@ class RecordParser:
     >>> entry = Entry("x.b2nd", "array", id="a", version="v")
     >>> parser = RecordParser()
     >>> parser.feed(encode_preamble(entry, False) + encode_end(0, checksum_seed("a", "v")))
-    [Preamble(id='a', version='v', entry=None), End(nrecords=0)]
+    [Preamble(id='a', version='v', entry=None, digest=''), End(nrecords=0)]
     >>> parser.close()
     """
 
@@ -227,6 +291,7 @@ class RecordParser:
         self._buffer = bytearray()
         self._need = _PREAMBLE.size
         self._seed: int | None = None
+        self._about: Preamble | None = None
         self._nrecords = 0
         self._ended = False
 
@@ -276,16 +341,18 @@ class RecordParser:
         try:
             form = json.loads(body)
             entry = Entry.from_json(form["entry"]) if "entry" in form else None
-            preamble = Preamble(str(form["id"]), str(form["version"]), entry)
+            preamble = Preamble(str(form["id"]), str(form["version"]), entry, _digest_of(form))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise IntegrityError("malformed preamble") from error
         self._seed = checksum_seed(preamble.id, preamble.version)
+        self._about = preamble
         del self._buffer[: _PREAMBLE.size + size]
         self._need = _RECORD.size
         return preamble
 
     def _record(self) -> BlockRecord | End | None:
         assert self._seed is not None
+        assert self._about is not None
         magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(self._buffer)
         table_size = nblocks * _TABLE.itemsize
         if magic != b"C2BK" or head_size > MAX_HEAD_NBYTES or nblocks > MAX_BLOCKS_PER_RECORD or body_size > self._max:
@@ -318,7 +385,7 @@ class RecordParser:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise IntegrityError("malformed error record") from error
             raise error_from_json(form, status)
-        if kind != _BLOCKS:
+        if kind != (_PIECE if self._about.answer == "slice" else _BLOCKS):
             raise IntegrityError(f"a record of unknown kind {kind}")
         table = np.frombuffer(head_and_table, _TABLE, nblocks, head_size)
         record = BlockRecord(
@@ -329,6 +396,6 @@ class RecordParser:
             table["crc"].astype(np.uint32),
             body,
         )
-        record.verify(self._seed)
+        record.verify(self._about.seed)
         self._nrecords += 1
         return record

@@ -1,7 +1,8 @@
 """A source over files: the one place where blocking work crosses from an event loop to threads.
 
-Reads run ahead of whoever consumes them, by a few pieces of bounded size. It decodes nothing and knows
-no sockets; what is where is the root's business, what is there the catalog's.
+Reads run ahead of whoever consumes them, by a few pieces of bounded size. Blocks pass as they are stored; they
+are decoded only where the exact slice is the smaller answer. It knows no sockets; what is where is the root's
+business, what is there the catalog's.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -21,10 +23,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..core.blocks import BlockRecord
+from ..core.answer_choice import Answer, can_slice, choose_answer, predict
+from ..core.assembly import Assembler
+from ..core.blocks import BlockRecord, checksum_seed
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.events import Event, EventBatch
+from ..core.exact_slice import encode_pieces, piece_geometry, selection_digest, slice_seed
 from ..core.metadata import Entry
 from ..core.paths import parent
 from ..core.selection import Selection
@@ -43,6 +48,8 @@ MAX_CHUNKS_PER_PIECE = 256
 PIECES_AHEAD = 4
 PIECES_PLANNED = 64
 MAX_WINDOWED_CHUNKS = 10_000_000
+SLICES_AT_ONCE = 8
+"""Exact slices in the making: each may take ``MAX_SLICE_NBYTES`` of memory."""
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -79,6 +86,7 @@ class ThreadedSource:
         self._executor, self._heartbeat_s = executor, heartbeat_s
         self._changing = asyncio.Lock()
         self._closed = threading.Event()
+        self._slicing = asyncio.Semaphore(SLICES_AT_ONCE)
         store.root = store.root or name
 
     @property
@@ -103,8 +111,12 @@ class ThreadedSource:
     # What is in it
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
-        entry, pieces = await self._run(self._plan, request)
-        records = _RecordStream(self._files, entry, pieces, self._executor)
+        planned = await self._run(self._plan, request)
+        if planned.answer == "slice":
+            async with self._slicing:
+                return await self._slice(planned, request.fast)
+        entry = planned.entry
+        records = _RecordStream(entry, planned.pieces, self._executor, partial(_read_piece, self._files, entry))
         try:
             # A dataset that changed is told before the answer begins.
             await records.start()
@@ -113,7 +125,21 @@ class ThreadedSource:
             raise
         return BlockStream(entry, records)
 
-    def _plan(self, request: ReadRequest) -> tuple[Entry, Iterator[_Piece]]:
+    async def _slice(self, planned: _Planned, fast: bool) -> BlockStream:
+        """The exact slice, made before the answer begins: it is small (``answer_choice``)."""
+        entry, selection = planned.entry, planned.plan.selection
+        assembler = Assembler(planned.plan.geometry, selection)
+        place = partial(_place_piece, self._files, entry, assembler)
+        async with aclosing(_RecordStream(entry, planned.pieces, self._executor, place)) as placed:
+            async for _ in placed:
+                raise AssertionError("all records are placed")
+        digest = selection_digest(selection)
+        seed = slice_seed(checksum_seed(entry.id, entry.version), digest)
+        pieces = piece_geometry(planned.plan.geometry, selection)
+        records = await self._run(encode_pieces, seed, assembler.out, pieces, fast)
+        return BlockStream(entry, _Listed(records), digest)
+
+    def _plan(self, request: ReadRequest) -> _Planned:
         entry = self._store.resolve(request.path)
         if entry.geometry is None:
             why = f": {entry.reason}" if entry.reason else f" ({entry.kind})"
@@ -123,7 +149,14 @@ class ThreadedSource:
                 f"dataset {entry.path!r} in root {self._name!r} changed: version {request.version} is gone"
             )
         plan = BlockPlan(entry.geometry, Selection.from_json(request.selection, entry.geometry.shape))
-        return entry, _pieces(_wanted(plan, request), entry.geometry.block_nbytes)
+        answer: Answer = "blocks"
+        if request.mode != "blocks" and request.window is None and can_slice(entry.geometry, plan.selection):
+            nheld = 0 if request.held is None else int(np.count_nonzero(request.held[: plan.nblocks]))
+            answer = choose_answer(request.mode, predict(entry, plan, plan.nblocks - nheld))
+        wanted = _wanted(plan, request)  # what does not fit the plan is refused, whichever the answer
+        if answer == "slice":
+            wanted = ((p, p.blocks) for p in plan)
+        return _Planned(entry, plan, answer, _pieces(wanted, entry.geometry.block_nbytes))
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         if start < 0 or (stop is not None and stop < start):
@@ -237,6 +270,16 @@ class ThreadedSource:
         self._closed.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What answers a request: the pieces are to be sent, or to be decoded for the exact slice."""
+
+    entry: Entry
+    plan: BlockPlan
+    answer: Answer
+    pieces: Iterator[_Piece]
+
+
 @dataclass(slots=True)
 class _Part:
     """Blocks to read of one chunk, and those that may be sent if more come."""
@@ -320,8 +363,10 @@ def _pieces(wanted: Iterable[tuple[ChunkProjection, Ints]], block_nbytes: int) -
 class _RecordStream:
     """Records of a read in order, a few pieces ahead of their consumer."""
 
-    def __init__(self, root: Root, entry: Entry, pieces: Iterator[_Piece], executor: Executor) -> None:
-        self._root, self._entry, self._pieces, self._executor = root, entry, pieces, executor
+    def __init__(
+        self, entry: Entry, pieces: Iterator[_Piece], executor: Executor, read: Callable[[_Piece], _PieceRecords]
+    ) -> None:
+        self._entry, self._pieces, self._executor, self._read = entry, pieces, executor, read
         self._planned: deque[_Piece] = deque()
         self._all_planned = False
         self._pending: deque[asyncio.Future[_PieceRecords]] = deque()
@@ -387,7 +432,7 @@ class _RecordStream:
             self._planned.popleft()
             if not piece.parts:
                 continue
-            future = loop.run_in_executor(self._executor, _read_piece, self._root, self._entry, piece)
+            future = loop.run_in_executor(self._executor, self._read, piece)
             self._pending.append(future)
             if not piece.is_rest:
                 self._begun = future
@@ -420,6 +465,34 @@ def _read_piece(root: Root, entry: Entry, piece: _Piece) -> _PieceRecords:
                 records.append(record.pick(ids.tolist()))
                 sent = np.union1d(sent, ids)
     return _PieceRecords(records, sent)
+
+
+def _place_piece(root: Root, entry: Entry, assembler: Assembler, piece: _Piece) -> _PieceRecords:
+    """Decode what is read into its place; nothing of it is sent."""
+    done = _read_piece(root, entry, piece)
+    projections = {part.projection.nchunk: part.projection for part in piece.parts}
+    for record in done.records:
+        assembler.add(projections[record.nchunk], record)
+    return _PieceRecords([], done.sent)
+
+
+class _Listed:
+    """Records that are all there."""
+
+    def __init__(self, records: list[BlockRecord]) -> None:
+        self._records = iter(records)
+
+    def __aiter__(self) -> AsyncIterator[BlockRecord]:
+        return self
+
+    async def __anext__(self) -> BlockRecord:
+        record = next(self._records, None)
+        if record is None:
+            raise StopAsyncIteration
+        return record
+
+    async def aclose(self) -> None:
+        self._records = iter(())
 
 
 def _outermost(prefixes: set[str]) -> list[str]:

@@ -271,11 +271,11 @@ class ReadAnswers(SourceAnswers):
         record = await anext(stream.records, None)
         self.set_header("Content-Type", RECORDS_TYPE)
         self.set_header("Cache-Control", "no-store")
-        self.write(encode_preamble(entry, with_entry))
+        self.write(encode_preamble(entry, with_entry, stream.digest))
         nrecords, waiting = 0, 0
         try:
             while record is not None:
-                head, body = encode_record(record, seed)
+                head, body = encode_record(record, seed, stream.answer)
                 self.write(head)
                 self.write(body if isinstance(body, bytes) else bytes(body))
                 nrecords += 1

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caterva2_jupyter.core.blocks import checksum_seed, make_record, whole_record
+from caterva2_jupyter.core.exact_slice import (
+    PieceAssembler,
+    encode_pieces,
+    piece_geometry,
+    selection_digest,
+    slice_seed,
+)
 from caterva2_jupyter.core.metadata import Entry, Geometry
+from caterva2_jupyter.core.selection import AxisRange, Selection
 from caterva2_jupyter.core.wire import (
     End,
     Preamble,
@@ -36,6 +44,11 @@ SEED = checksum_seed("id1", "v1")
 
 heads = st.binary(min_size=32, max_size=40)
 block_lists = st.dictionaries(st.integers(0, 2**32 - 2), st.binary(max_size=30), max_size=5)
+
+
+selected = st.tuples(st.integers(0, 8), st.integers(1, 9)).map(
+    lambda place: Selection((AxisRange(place[0], min(9, place[0] + place[1])),))
+)
 
 
 @st.composite
@@ -98,6 +111,64 @@ def test_a_flipped_bit_is_always_noticed(some, data):
     whole[bit // 8] ^= 1 << bit % 8
     with pytest.raises(IntegrityError):
         parse(bytes(whole))
+
+
+@given(selected, st.data())
+@settings(max_examples=100, deadline=None)
+def test_an_exact_slice_is_parsed_however_it_is_cut_and_wherever_a_bit_flips(selection, data):
+    """S4, A13 for pieces too."""
+    pieces, digest = slice_pieces(selection)
+    whole = slice_answer(pieces, digest)
+    preamble, *rest, end = parse(whole, data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    assert preamble == Preamble("id1", "v1", None, digest)
+    assert preamble.answer == "slice"
+    assert [as_tuple(r) for r in rest] == [as_tuple(r) for r in pieces]
+    assert end == End(len(pieces))
+    box = PieceAssembler(ENTRY.geometry, selection)
+    for piece in rest:
+        box.add(piece)
+    box.finish()
+    assert np.array_equal(box.out, np.arange(9, dtype="<i4")[selection.axes[0].start : selection.axes[0].stop])
+    flipped = bytearray(whole)
+    bit = data.draw(st.integers(0, len(whole) * 8 - 1))
+    flipped[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(IntegrityError):
+        parse(bytes(flipped))
+
+
+def slice_pieces(selection):
+    digest = selection_digest(selection)
+    box = np.arange(9, dtype="<i4")[selection.axes[0].start : selection.axes[0].stop]
+    return encode_pieces(slice_seed(SEED, digest), box, piece_geometry(ENTRY.geometry, selection)), digest
+
+
+def slice_answer(pieces, digest):
+    parts = [encode_preamble(ENTRY, False, digest)]
+    for piece in pieces:
+        parts += [bytes(part) for part in encode_record(piece, SEED, "slice")]
+    return b"".join([*parts, encode_end(len(pieces), SEED)])
+
+
+def test_pieces_of_another_selection_or_in_place_of_blocks_are_noticed():
+    one, other = (slice_pieces(Selection((AxisRange(start, start + 3),))) for start in (0, 4))
+    block = make_record(SEED, 0, bytes(32), [0], [b"abc"])
+    record = b"".join(map(bytes, encode_record(block, SEED)))
+    piece = b"".join(map(bytes, encode_record(one[0][0], SEED, "slice")))
+    end = encode_end(1, SEED)
+    for data in [
+        slice_answer(one[0], other[1]),
+        encode_preamble(ENTRY, False, one[1]) + record + end,
+        encode_preamble(ENTRY, False) + piece + end,
+    ]:
+        with pytest.raises(IntegrityError):
+            parse(data)
+
+
+@pytest.mark.parametrize("form", [{"answer": "sum"}, {"answer": "slice"}, {"answer": "slice", "selection": "x"}])
+def test_an_answer_of_a_kind_that_is_not_known_is_refused(form):
+    body = json.dumps({"id": "id1", "version": "v1", **form}).encode()
+    with pytest.raises(IntegrityError):
+        RecordParser().feed(struct.pack("<4sII", b"C2R1", len(body), zlib.crc32(body)) + body)
 
 
 def test_records_that_are_missing_or_foreign_are_noticed():
@@ -177,6 +248,8 @@ requests = st.builds(
     selection=st.none() | st.just([[0, 3, 1], {"at": [1, 2]}]),
     window=st.none() | st.just((3, 9)),
     held=st.none() | st.lists(st.booleans(), max_size=40).map(lambda bits: np.array(bits, np.bool_)),
+    mode=st.sampled_from(["auto", "blocks", "slice"]),
+    fast=st.booleans(),
 )
 
 
@@ -184,7 +257,7 @@ requests = st.builds(
 @settings(deadline=None)
 def test_a_request_survives_the_wire(request):
     got = ReadRequest.from_bytes(json.dumps(request.to_json()).encode())
-    fields = ("root", "path", "version", "selection", "window")
+    fields = ("root", "path", "version", "selection", "window", "mode", "fast")
     assert [getattr(got, f) for f in fields] == [getattr(request, f) for f in fields]
     if request.held is None:
         assert got.held is None
@@ -204,6 +277,7 @@ def test_a_request_survives_the_wire(request):
         b'{"path": "foo/a", "window": [true, 1]}', b'{"path": "foo/a", "window": [0, 1e99]}',
         b'{"path": "foo/a", "window": [0, 9999999999999999999999]}', b'{"path": "foo/a", "held": "#"}',
         b'{"path": "foo/a", "held": 7}', b'{"path": "foo/a", "held": "\xc3\xa9"}', b'{"path": "foo/a", "mode": {}}',
+        b'{"path": "foo/a", "mode": null}', b'{"path": "foo/a", "fast": 1}',
         b"[" * 100_000, b'{"path":' * 100_000, b'{"selection":' + b"[" * 100_000,
     ],
 )  # fmt: skip
@@ -228,7 +302,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-request_keys = st.sampled_from(["path", "version", "selection", "window", "held", "mode"])
+request_keys = st.sampled_from(["path", "version", "selection", "window", "held", "mode", "fast"])
 
 
 @given(st.dictionaries(request_keys, json_values).map(lambda form: {"path": "foo/a", **form}) | json_values)

@@ -110,7 +110,7 @@ def test_small_chunks_are_read_many_at_a_time():
             await read_array(source, "a")
             assert len(root.calls) == 1000
             entry = await source.entry("a")
-            _, pieces = source._plan(ReadRequest("foo", "a", entry.version))
+            pieces = source._plan(ReadRequest("foo", "a", entry.version)).pieces
             assert len(list(pieces)) == 4
 
     asyncio.run(scenario())
