@@ -25,7 +25,7 @@ def repository() -> Path:
 @pytest.fixture
 def example_root(tmp_path: Path) -> Path:
     """A copy of the root of the quick start, to be changed at will."""
-    return Path(shutil.copytree(REPOSITORY / "roots" / "root-example", tmp_path / "root-example"))
+    return Path(shutil.copytree(REPOSITORY / "root-example", tmp_path / "root-example"))
 
 
 @pytest.fixture

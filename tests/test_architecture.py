@@ -32,6 +32,7 @@ ALLOWED = {
     "tui": BASE | {"config", "client", "cli"},
     "tools": BASE | {"config", "storage", "client"},
     "testing": BASE | {"config", "storage"},
+    "programs": set(),  # names programs, imports none before it is asked for
     # The public API is that of the client; Jupyter's hooks are found, lazily, in the subscriber.
     "__init__": BASE | {"config", "client", "subscriber"},
 }

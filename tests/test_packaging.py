@@ -13,8 +13,9 @@ import pytest
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> zipfile.ZipFile:
     out = tmp_path_factory.mktemp("dist")
+    # As users build it: an sdist of the repository, then the wheel of that sdist.
     done = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out), str(repository)],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(repository)],
         capture_output=True,
         text=True,
         check=False,

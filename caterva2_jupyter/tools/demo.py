@@ -104,7 +104,7 @@ def _roots(directory: Path) -> tuple[Path, Path]:
     shipped = Path(sys.prefix) / "share" / "caterva2-jupyter" / "root-example"
     example = directory / "root-example"
     if not example.exists():
-        source = here / "roots" / "root-example"
+        source = here / "root-example"
         shutil.copytree(source if source.is_dir() else shipped, example)
     hdf5 = directory / "example.h5"
     if not hdf5.exists():
