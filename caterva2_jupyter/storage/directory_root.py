@@ -538,7 +538,8 @@ class DirectoryRoot(Root):
                 storage=entry.storage,
             )
         with open_file(self.watched, place.real) as file:
-            if Generation.of(file.fd) != generation:
+            # A file that is being appended to is never still; what is listed of it was finished before.
+            if Generation.of(file.fd) != generation and not group.storage.get("live"):
                 raise DatasetChangedError(f"{place.path!r} changed while it was read")
         if sources := _sources(group):
             self._dependents[place.path] = sources

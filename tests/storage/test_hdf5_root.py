@@ -504,6 +504,30 @@ def test_what_is_written_already_can_be_read_while_a_swmr_writer_goes_on(tmp_pat
             assert_same(read(root, still), np.arange(10))
 
 
+def test_a_swmr_file_inside_of_a_directory_is_listed_although_it_is_never_still(
+    tmp_path: Path, worker: Hdf5Worker
+) -> None:
+    trees = hdf5_trees(tmp_path, "owner", worker)
+
+    def open_tree(path: Path, owner_id: str) -> Any:
+        tree = trees(path, owner_id)
+        entries = tree.stamped_entries
+
+        def while_the_writer_goes_on() -> Any:
+            found = entries()
+            os.utime(path)  # what an append does to the file's state, at the worst moment
+            return found
+
+        tree.stamped_entries = while_the_writer_goes_on  # type: ignore[method-assign]
+        return tree
+
+    with writing(tmp_path / "live.h5", "swmr") as append:
+        root = DirectoryRoot(tmp_path, "owner", open_tree)
+        append()
+        entry = listed(root)["live.h5/x.b2nd"]
+        assert read(root, entry, np.s_[:, 0]).tolist() == [0, 1]
+
+
 def test_a_file_that_a_writer_holds_keeps_its_entries_until_it_can_be_read(tmp_path: Path, worker: Hdf5Worker) -> None:
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:
