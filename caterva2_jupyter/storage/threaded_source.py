@@ -108,6 +108,10 @@ class ThreadedSource:
         entry = self._store.resolve(path)
         return entry if entry.attrs_inline else self._files.attributes(entry)
 
+    async def entries_with_id(self, dataset_id: str) -> list[Entry]:
+        """The entries of a dataset's id."""
+        return await self._run(self._store.with_id, dataset_id)
+
     # What is in it
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
@@ -137,7 +141,7 @@ class ThreadedSource:
         seed = slice_seed(checksum_seed(entry.id, entry.version), digest)
         pieces = piece_geometry(planned.plan.geometry, selection)
         records = await self._run(encode_pieces, seed, assembler.out, pieces, fast)
-        return BlockStream(entry, _Listed(records), digest)
+        return BlockStream(entry, _listed(records), digest)
 
     def _plan(self, request: ReadRequest) -> _Planned:
         entry = self._store.resolve(request.path)
@@ -476,23 +480,9 @@ def _place_piece(root: Root, entry: Entry, assembler: Assembler, piece: _Piece) 
     return _PieceRecords([], done.sent)
 
 
-class _Listed:
-    """Records that are all there."""
-
-    def __init__(self, records: list[BlockRecord]) -> None:
-        self._records = iter(records)
-
-    def __aiter__(self) -> AsyncIterator[BlockRecord]:
-        return self
-
-    async def __anext__(self) -> BlockRecord:
-        record = next(self._records, None)
-        if record is None:
-            raise StopAsyncIteration
-        return record
-
-    async def aclose(self) -> None:
-        self._records = iter(())
+async def _listed(records: list[BlockRecord]) -> AsyncIterator[BlockRecord]:
+    for record in records:
+        yield record
 
 
 def _outermost(prefixes: set[str]) -> list[str]:

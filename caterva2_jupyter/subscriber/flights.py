@@ -81,7 +81,22 @@ class Flights:
         self, version: CachedVersion, own: Mapping[int, Ints], fetch: Coroutine[Any, Any, list[BlockRecord]]
     ) -> Flight:
         """Begin to fetch blocks."""
-        keys = [(version.key, n, block) for n, ids in own.items() for block in (*ids.tolist(), WHOLE)]
+        return self._start(
+            [(version.key, n, block) for n, ids in own.items() for block in (*ids.tolist(), WHOLE)], fetch
+        )
+
+    def join_slice(self, version: CachedVersion, digest: str) -> Flight | None:
+        """The flight that brings the exact slice of a selection."""
+        flight = self._flights.get(_slice_key(version, digest))
+        if flight is not None:
+            flight.waiters += 1
+        return flight
+
+    def start_slice(self, version: CachedVersion, digest: str, fetch: Coroutine[Any, Any, list[BlockRecord]]) -> Flight:
+        """Begin to fetch the exact slice of a selection."""
+        return self._start([_slice_key(version, digest)], fetch)
+
+    def _start(self, keys: list[tuple[str, int, int]], fetch: Coroutine[Any, Any, list[BlockRecord]]) -> Flight:
         flight = Flight(asyncio.create_task(fetch), keys)
         self._flights |= dict.fromkeys(keys, flight)
         flight.task.add_done_callback(lambda task: self._land(flight))
@@ -116,6 +131,10 @@ class Flights:
         for flight in flights:
             flight.task.cancel()
         await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+
+
+def _slice_key(version: CachedVersion, digest: str) -> tuple[str, int, int]:
+    return (f"{version.key}#{digest}", 0, WHOLE)
 
 
 def look_at_error(task: asyncio.Task[Any]) -> None:

@@ -28,7 +28,14 @@ from ..core.metadata import Entry
 from ..core.selection import Selection
 from ..core.source import BlockStream, FileStream
 from ..core.wire import RECORDS_TYPE, End, Preamble, ReadRequest, RecordParser
-from ..errors import Caterva2Error, DatasetChangedError, IntegrityError, RequestError, ResyncError
+from ..errors import (
+    Caterva2Error,
+    DatasetChangedError,
+    IntegrityError,
+    RequestError,
+    ResyncError,
+    SourceUnavailableError,
+)
 from .link import Answer, Attempts, BrokenLinkError, Link, peer_error
 
 __all__ = ["RemoteSource"]
@@ -97,7 +104,8 @@ class RemoteSource:
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
         records = _RemoteRecords(self, self._link, replace(request, root=self._root))
         try:
-            return BlockStream(await records.start(), records)
+            entry = await records.start()
+            return BlockStream(entry, records, records.digest)
         except BaseException:
             await records.aclose()
             raise
@@ -155,6 +163,7 @@ class _RemoteRecords:
         self._parser = RecordParser()
         self._ready: deque[BlockRecord] = deque()
         self._received: dict[int, list[Ints]] = {}
+        self._npieces = 0
         self._preamble: Preamble | None = None
         self._entry: Entry | None = None
         self._ended = False
@@ -167,6 +176,11 @@ class _RemoteRecords:
         while self._preamble is None:
             await self._advance()
         return self._known_entry()
+
+    @property
+    def digest(self) -> str:
+        """Of the selection, when the answer is its exact slice."""
+        return self._preamble.digest if self._preamble is not None else ""
 
     async def __anext__(self) -> BlockRecord:
         while not self._ready:
@@ -196,9 +210,7 @@ class _RemoteRecords:
                 if isinstance(item, Preamble):
                     self._begin(item)
                 elif isinstance(item, BlockRecord):
-                    self._received.setdefault(item.nchunk, []).append(item.ids.astype(np.int64))
-                    self._ready.append(item)
-                    self._attempts.progressed()
+                    self._receive(item)
             if not data:
                 self._ended = True
                 self._hang_up()
@@ -209,6 +221,17 @@ class _RemoteRecords:
             self._ended = True
             self._hang_up()
             raise
+
+    def _receive(self, record: BlockRecord) -> None:
+        if self.digest:
+            # A slice that broke off is sent again from its beginning: it is small.
+            if record.nchunk < self._npieces:
+                return
+            self._npieces = record.nchunk + 1
+        else:
+            self._received.setdefault(record.nchunk, []).append(record.ids.astype(np.int64))
+        self._ready.append(record)
+        self._attempts.progressed()
 
     def _parse(self, data: bytes) -> list[Preamble | BlockRecord | End]:
         try:
@@ -232,6 +255,9 @@ class _RemoteRecords:
             self._request = replace(self._request, version=preamble.version)
         elif preamble.version != pinned or (self._preamble is not None and preamble.id != self._preamble.id):
             raise IntegrityError(f"{self._link.peer} answers about another version than it was asked for")
+        if self._preamble is not None and preamble.digest != self._preamble.digest:
+            # Who reads was told what comes. What came of the other kind is of no use any more.
+            raise SourceUnavailableError(f"{self._link.peer} broke off an answer, and gives another one now")
         self._preamble = preamble
 
     def _known_entry(self) -> Entry:

@@ -1,7 +1,8 @@
 """The two sources that a subscriber is made of: one over HTTP, and one that keeps what it has seen.
 
 ``CachedSource(RemoteSource(...))`` answers as the publisher does, asks it once for each block, and goes on
-answering from disk when it is away. Blocks are never decoded here. How a read is cut is decided in
+answering from disk when it is away; it asks for an exact slice where ``exact_answers`` says so. Blocks are never
+decoded here. How a read is cut is decided in
 ``segments``, who fetches what in ``flights``; how blocks lie on disk is ``storage/block_cache``'s.
 """
 
@@ -34,6 +35,7 @@ from ..errors import (
     UnsupportedDatasetError,
 )
 from ..storage.block_cache import BlockCache, CachedVersion
+from .exact_answers import ExactAnswers, WantedSlice, listed
 from .flights import Flights, look_at_error
 from .remote_source import RemoteSource
 from .segments import Segment, Segments
@@ -42,6 +44,8 @@ __all__ = ["CachedSource", "RemoteSource"]
 
 REMEMBERED_ENTRIES = 1000
 FETCHES = 8
+SLICES = 32
+"""Exact slices fetched at once: each is small, and who waits for it waits for a round trip."""
 AHEAD_NBYTES = 64 << 20
 """Compressed bytes that all readers of a source together hold ahead of their consumers, about."""
 PUT_NBYTES = 256 << 10
@@ -80,8 +84,10 @@ class CachedSource:
     ) -> None:
         self._source, self._cache, self._executor, self._lookup = source, cache, executor, lookup
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._exact = ExactAnswers(cache)
         self._flights = Flights()
         self._slots = asyncio.Semaphore(FETCHES)
+        self._slice_slots = asyncio.Semaphore(SLICES)
         self._ahead_nbytes = 0
 
     @property
@@ -130,8 +136,13 @@ class CachedSource:
                 f"{entry.path!r} in root {self.root!r} has no data to read: {entry.reason or f'it is a {entry.kind}'}"
             )
         version = self._cache.open(entry, self.root)
+        request = replace(request, path=entry.path, version=entry.version)
+        stream = await self._slice(version, entry, request)
+        if stream is not None:
+            return stream
+        request = replace(request, mode="blocks")
         segments = await self._run(Segments, entry, request)
-        records = _CachedRecords(self, version, replace(request, path=entry.path, version=entry.version), segments)
+        records = _CachedRecords(self, version, request, segments)
         try:
             await records.start()
         except BaseException:
@@ -171,6 +182,59 @@ class CachedSource:
     async def _run(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
+    async def _slice(self, version: CachedVersion, entry: Entry, request: ReadRequest) -> BlockStream | None:
+        """The answer to a read by its exact slice; None when it is to be answered by blocks."""
+        if request.mode == "blocks" or request.window is not None:
+            return None
+        wanted = await self._run(self._exact.weigh, version, entry, request)
+        if wanted is None:
+            return None
+        if wanted.kept:
+            return BlockStream(entry, listed(wanted.kept), wanted.digest)
+        flight = self._flights.join_slice(version, wanted.digest)
+        if flight is None:
+            fetch = self._fetch_slice(version, entry, request, wanted)
+            flight = self._flights.start_slice(version, wanted.digest, fetch)
+        try:
+            records = await flight.wait()
+        except NotCachedError:
+            raise
+        except (SourceUnavailableError, DeadlineError) as error:
+            raise _not_cached(version, wanted.missing, error) from error
+        finally:
+            self._flights.leave(flight)
+        return BlockStream(entry, listed(records), wanted.digest) if records else None
+
+    async def _fetch_slice(
+        self, version: CachedVersion, entry: Entry, request: ReadRequest, wanted: WantedSlice
+    ) -> list[BlockRecord]:
+        """Ask upstream for an exact slice, and keep it; empty when it has blocks for an answer."""
+        kept = await self._run(self._exact.kept, version, wanted)
+        if kept:
+            return kept
+        async with self._slice_slots:
+            upstream = replace(request, root=self.root, mode="slice", held=None, fast=False)
+            stream = await self._source.read_blocks(upstream)
+            try:
+                self._check_answer(stream, version)
+                if not stream.digest:
+                    return []
+                if stream.digest != wanted.digest:
+                    raise IntegrityError(f"root {self.root!r} answers with another slice of {version.path!r}")
+                records: list[BlockRecord] = []
+                async for record in stream.records:
+                    records.append(record)
+                    if len(records) > wanted.pieces.nchunks:
+                        break
+            finally:
+                await _close(stream.records)
+        await self._run(self._exact.keep, version, entry, wanted, records)
+        return records
+
+    def _check_answer(self, stream: BlockStream, version: CachedVersion) -> None:
+        if (stream.entry.id, stream.entry.version) != (version.id, version.version):
+            raise IntegrityError(f"root {self.root!r} answers about another dataset than {version.path!r}")
+
     async def _segment(self, version: CachedVersion, request: ReadRequest, segment: Segment) -> list[BlockRecord]:
         """The records of a segment, in the plan's order."""
         wanted = segment.wanted()
@@ -185,14 +249,10 @@ class CachedSource:
                 for flight in flights:
                     for record in await flight.wait():
                         _take(record, missing, found)
+            except NotCachedError:
+                raise
             except (SourceUnavailableError, DeadlineError) as error:
-                if isinstance(error, NotCachedError):
-                    raise
-                nblocks = sum(len(ids) for ids in missing.values())
-                raise NotCachedError(
-                    f"{nblocks} of the blocks asked for of {version.root}/{version.path} are not in the cache, "
-                    f"and its source is away: {error}"
-                ) from error
+                raise _not_cached(version, missing, error) from error
             finally:
                 for flight in flights:
                     self._flights.leave(flight)
@@ -212,8 +272,7 @@ class CachedSource:
             stream = await self._source.read_blocks(replace(narrow, root=self.root))
             fresh: list[BlockRecord] = []
             try:
-                if (stream.entry.id, stream.entry.version) != (version.id, version.version):
-                    raise IntegrityError(f"root {self.root!r} answers about another dataset than {version.path!r}")
+                self._check_answer(stream, version)
                 async for record in stream.records:
                     _take(record, missing, {})
                     self._flights.learn(version, record)
@@ -232,6 +291,16 @@ class CachedSource:
                 f"root {self.root!r} did not send all blocks of {version.path!r} that it was asked for"
             )
         return records
+
+
+def _not_cached(
+    version: CachedVersion, missing: Mapping[int, Ints], error: SourceUnavailableError | DeadlineError
+) -> NotCachedError:
+    nblocks = sum(len(ids) for ids in missing.values())
+    return NotCachedError(
+        f"{nblocks} of the blocks asked for of {version.root}/{version.path} are not in the cache, "
+        f"and its source is away: {error}"
+    )
 
 
 def _read_cached(

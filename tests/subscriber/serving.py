@@ -70,7 +70,7 @@ class CountingSource:
             raise self.error
         stream = await self._source.read_blocks(request)
         self.opened += 1
-        return BlockStream(stream.entry, _CountedRecords(self, stream.records))
+        return BlockStream(stream.entry, _CountedRecords(self, stream.records), stream.digest)
 
 
 class _CountedRecords:

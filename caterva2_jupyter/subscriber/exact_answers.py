@@ -1,0 +1,206 @@
+"""Exact slices in a subscriber: when one is asked for in place of blocks, and those that were seen, kept.
+
+Kept slices lie in the block cache, beside the blocks of their version and under the same quota, by a digest of
+their selection; they are checked when they are read, as blocks are. When reads come back to a place, blocks
+are fetched instead (``core/fill_policy``). Nothing is asked of other services here (``sources`` does).
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.answer_choice import can_slice, choose_answer, predict, predict_block_cbytes
+from ..core.blocks import WHOLE, BlockRecord, make_record
+from ..core.chunk_grid import BlockPlan
+from ..core.exact_slice import piece_geometry, selection_digest, slice_seed
+from ..core.fill_policy import FillLedger
+from ..core.metadata import Entry, Geometry
+from ..core.selection import Selection
+from ..core.wire import ReadRequest
+from ..errors import IntegrityError, RequestError
+from ..storage.block_cache import BlockCache, CachedVersion
+
+__all__ = ["ExactAnswers", "WantedSlice", "listed"]
+
+Ints = npt.NDArray[np.int64]
+
+_STORE = Geometry((1 << 62,), (1,), (1,), np.dtype("u1"), padded=False)
+"""Pieces are kept as complete chunks of an array of bytes that is as long as there are digests."""
+_MAX_PIECES = 256
+_DIGEST_NBYTES = 16
+_CRC = struct.Struct("<I")
+_PIECE_OVERHEAD_NBYTES = 84
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSlice:
+    """An exact slice that answers a read.
+
+    Attributes
+    ----------
+    digest : str
+        Of its selection.
+    seed : int
+        Of its checksums.
+    pieces : Geometry
+        As an array of one axis.
+    missing : dict of int to ndarray
+        Blocks that are not held, by chunk: what it spares.
+    kept : list of BlockRecord
+        Its pieces, when it was seen before; else empty.
+    """
+
+    digest: str
+    seed: int
+    pieces: Geometry
+    missing: dict[int, Ints]
+    kept: list[BlockRecord]
+
+    def check(self, records: Sequence[BlockRecord]) -> None:
+        """Are these all of its pieces?
+
+        Raises
+        ------
+        IntegrityError
+        """
+        if [r.nchunk for r in records] != list(range(self.pieces.nchunks)):
+            raise IntegrityError(f"{len(records)} of the {self.pieces.nchunks} pieces of a slice came, or not in order")
+        for record in records:
+            if record.ids.tolist() != [0]:
+                raise IntegrityError(f"piece {record.nchunk} of a slice is not one")
+            record.verify(self.seed)
+
+
+class ExactAnswers:
+    """Decides on exact slices for one source, and keeps them. Thread safe; methods read and write files.
+
+    Parameters
+    ----------
+    cache : BlockCache
+    """
+
+    def __init__(self, cache: BlockCache) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._ledger = FillLedger()
+
+    def weigh(self, version: CachedVersion, entry: Entry, request: ReadRequest) -> WantedSlice | None:
+        """The exact slice to answer a read with; None when blocks are the answer.
+
+        Raises
+        ------
+        SelectionError, RequestError
+            When the request does not fit the dataset.
+        """
+        geometry = version.geometry
+        if request.mode == "blocks" or request.window is not None:
+            return None
+        plan = BlockPlan(geometry, Selection.from_json(request.selection, geometry.shape))
+        if not can_slice(geometry, plan.selection):
+            return None
+        nblocks = plan.nblocks
+        if request.held is not None and not 0 <= len(request.held) - nblocks < 8:
+            raise RequestError(f"held has {len(request.held)} bits for {nblocks} blocks")
+        if choose_answer(request.mode, predict(entry, plan, nblocks)) == "blocks":
+            return None
+        digest = selection_digest(plan.selection)
+        seed = slice_seed(version.seed, digest)
+        wanted = WantedSlice(digest, seed, piece_geometry(geometry, plan.selection), {}, [])
+        kept = self.kept(version, wanted)
+        if kept:
+            return WantedSlice(digest, seed, wanted.pieces, {}, kept)
+        missing = _missing(version, plan, request.held)
+        expected = predict(entry, plan, sum(len(ids) for ids in missing.values()))
+        if not missing or choose_answer(request.mode, expected) == "blocks":
+            return None
+        block_cbytes = predict_block_cbytes(entry, geometry)
+        with self._lock:
+            if request.mode == "auto" and self._ledger.is_due(
+                version.key, missing, expected.slice_cbytes, block_cbytes
+            ):
+                self._ledger.settle(version.key, missing)
+                return None
+        return WantedSlice(digest, seed, wanted.pieces, missing, [])
+
+    def kept(self, version: CachedVersion, wanted: WantedSlice) -> list[BlockRecord]:
+        """The pieces of a slice that was seen before; none when it was not, or not all of it is there."""
+        store = self._store(version)
+        digest = bytes.fromhex(wanted.digest)
+        pieces: list[BlockRecord] = []
+        for number in range(wanted.pieces.nchunks):
+            found = store.get(_place(wanted.digest, number), [0])
+            # Selections whose digests begin alike would share a place.
+            if len(found) != 1 or not found[0].is_whole or found[0].head[:_DIGEST_NBYTES] != digest:
+                return []
+            head, body = found[0].head, found[0].body
+            (crc,) = _CRC.unpack_from(head, _DIGEST_NBYTES)
+            ids, sizes, crcs = np.zeros(1, np.uint32), np.array([len(body)], np.uint32), np.array([crc], np.uint32)
+            pieces.append(BlockRecord(number, head[_DIGEST_NBYTES + _CRC.size :], ids, sizes, crcs, body))
+        try:
+            wanted.check(pieces)
+        except IntegrityError:
+            return []
+        return pieces
+
+    def keep(self, version: CachedVersion, entry: Entry, wanted: WantedSlice, records: Sequence[BlockRecord]) -> None:
+        """Keep a slice that came, and note what it cost.
+
+        Raises
+        ------
+        IntegrityError
+            When it is not the slice that was asked for.
+        """
+        wanted.check(records)
+        store = self._store(version)
+        digest = bytes.fromhex(wanted.digest)
+        if len(records) <= _MAX_PIECES:
+            store.put(
+                *(
+                    make_record(
+                        store.seed,
+                        _place(wanted.digest, r.nchunk),
+                        digest + _CRC.pack(int(r.crcs[0])) + r.head,
+                        [WHOLE],
+                        [memoryview(r.body)],
+                    )
+                    for r in records
+                )
+            )
+        cbytes = sum(len(r.body) + _PIECE_OVERHEAD_NBYTES for r in records)
+        with self._lock:
+            self._ledger.charge(version.key, wanted.missing, cbytes, predict_block_cbytes(entry, version.geometry))
+
+    def _store(self, version: CachedVersion) -> CachedVersion:
+        entry = Entry(version.path, "array", id=version.id, version=f"{version.version}#slices", geometry=_STORE)
+        return self._cache.open(entry, version.root)
+
+
+def _place(digest: str, number: int) -> int:
+    return int(digest[:12], 16) * _MAX_PIECES + number
+
+
+def _missing(version: CachedVersion, plan: BlockPlan, held: npt.NDArray[np.bool_] | None) -> dict[int, Ints]:
+    """Blocks of a plan that neither whoever asks nor the cache has, by chunk."""
+    missing: dict[int, Ints] = {}
+    position = 0
+    for projection in plan:
+        blocks = projection.blocks
+        if held is not None:
+            blocks = blocks[~held[position : position + len(blocks)]]
+            position += len(projection.blocks)
+        blocks = blocks[~version.held(projection.nchunk, blocks)]
+        if len(blocks):
+            missing[projection.nchunk] = blocks
+    return missing
+
+
+async def listed(records: Sequence[BlockRecord]) -> AsyncIterator[BlockRecord]:
+    """Records that are all there, as a stream."""
+    for record in records:
+        yield record
