@@ -6,6 +6,7 @@ keys come from it. Nothing is read at import; ``load_config`` reads one file, on
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from .errors import ConfigError
+from .errors import ConfigError, IntegrityError
 
 __all__ = [
     "SETTINGS",
@@ -107,11 +108,12 @@ class Address:
         'http://localhost:8000'
         """
         bare = text.removeprefix("http://").removeprefix("https://").rstrip("/")
-        if "/" in bare or (bare and ":" not in bare):
+        # Any other name without a port is a host whose port was forgotten.
+        if "/" in bare or bare.endswith((".sock", ".socket")):
             return cls(socket_path=text.removeprefix("unix:"))
         host, _, port = bare.rpartition(":")
         if not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"{text!r} is not an address: write host:port, [v6]:port or the path of a unix socket")
+            raise ConfigError(f"{text!r} is not an address: write host:port, [v6]:port or /path/of/a/unix/socket")
         return cls(host=host.strip("[]"), port=int(port))
 
     @property
@@ -219,7 +221,7 @@ def parse_nbytes(text: str | int | float) -> int:
     >>> parse_nbytes("10K")
     10240
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < math.inf:
         return int(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE)
     if not match:
@@ -293,6 +295,8 @@ class Config:
                 mode = path.stat().st_mode
             except OSError as error:
                 raise ConfigError(f"cannot read [network] token_file {path}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ConfigError(f"[network] token_file {path} is not text") from None
             if mode & 0o077:
                 raise ConfigError(f"{path} can be read by others: chmod 600 {path}")
         publish, read = _parse_tokens(text)
@@ -417,7 +421,7 @@ class Config:
             quota_nbytes=None if get("quota") is None else parse_nbytes(get("quota")),
             cachedir=Path(str(cachedir)).expanduser() if cachedir else state / "cache",
             cache_quota_nbytes=parse_nbytes(get("cachequota") if get("cachequota") is not None else "10G"),
-            publishers=tuple(publishers) or tuple(get("publishers") or ()),
+            publishers=tuple(_publisher_url(p) for p in tuple(publishers) or tuple(get("publishers") or ())),
             follow=tuple(get("follow") or ()),
             secret=secret,
             network=network,
@@ -480,22 +484,46 @@ def _check_ident(ident: str) -> None:
         raise ConfigError(f"id {ident!r} must not hold '.' or '/'")
 
 
+_KINDS = {
+    "text": "a text",
+    "bool": "true or false",
+    "int": "a whole number",
+    "number": "a number, not negative",
+    "texts": "a list of texts",
+}
+
+
 def _check_kind(setting: Setting, value: object, where: str) -> None:
     if setting.kind == "bool":
         fine = isinstance(value, bool)
     elif setting.kind == "int":
         fine = isinstance(value, int) and not isinstance(value, bool)
     elif setting.kind == "number":
-        fine = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
     elif setting.kind == "texts":
         fine = isinstance(value, list) and all(isinstance(v, str) for v in value)
     elif setting.kind == "nbytes":
-        parse_nbytes(value)  # type: ignore[arg-type]
+        try:
+            parse_nbytes(value)  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
         fine = True
     else:
         fine = isinstance(value, str)
     if not fine:
-        raise ConfigError(f"{where} has to be a {setting.kind}, not {value!r}")
+        raise ConfigError(f"{where} has to be {_KINDS[setting.kind]}, not {value!r}")
+
+
+def _publisher_url(text: str) -> str:
+    """The URL of a publisher to follow, from a URL, ``host:port`` or the path of a socket."""
+    from .core.roots import parse_service_url
+
+    if "://" not in text:
+        return Address.parse(text).url
+    try:
+        return parse_service_url(text)
+    except IntegrityError:
+        raise ConfigError(f"{text!r} is not the URL of a publisher: write http://host:port") from None
 
 
 def _parse_tokens(text: str) -> tuple[str, str]:

@@ -34,12 +34,46 @@ def test_unknown_keys_and_sections_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_value_of_the_wrong_kind_is_refused_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\[subscriber\] login has to be a bool"):
+    with pytest.raises(ConfigError, match=r"\[subscriber\] login has to be true or false"):
         config('[subscriber]\nlogin = "no"', tmp_path)
     with pytest.raises(ConfigError, match="not TOML"):
         config("[broker", tmp_path)
     with pytest.raises(ConfigError, match="cannot read"):
         load_config(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[subscriber]\ncachequota = "lots"', r"\[subscriber\] cachequota: 'lots' is not a number of bytes"),
+        ("[broker]\nheartbeat = -1", r"\[broker\] heartbeat has to be a number, not negative"),
+        ("[publisher]\nquiet = nan", r"\[publisher\] quiet has to be a number"),
+        ('[subscriber]\nfollow = "foo"', r"\[subscriber\] follow has to be a list of texts, not 'foo'"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_with_its_place(tmp_path: Path, text: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=place):
+        config(text, tmp_path)
+
+
+def test_publishers_to_follow_are_urls_addresses_or_sockets(tmp_path: Path) -> None:
+    text = '[subscriber]\npublishers = ["http://h:1/", "h:2", "/run/pub.sock"]'
+    assert config(text, tmp_path).subscriber().publishers == (
+        "http://h:1",
+        "http://h:2",
+        "http+unix://%2Frun%2Fpub.sock",
+    )
+    for wrong in ("ftp://h", "http://", "h"):
+        with pytest.raises(ConfigError):
+            config("", tmp_path).subscriber(publishers=(wrong,))
+
+
+def test_a_token_file_that_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xff\xfe")
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match="is not text"):
+        config(f'[network]\ntoken_file = "{file}"', tmp_path).broker()
 
 
 def test_without_a_file_the_broker_is_on_localhost_and_with_one_it_has_to_be_named(tmp_path: Path) -> None:
@@ -106,10 +140,10 @@ def test_addresses(text: str, expected: Address) -> None:
 
 
 def test_texts_that_are_not_addresses_or_sizes_are_refused() -> None:
-    for text in ("host:port", "host:99999", ":"):
+    for text in ("host:port", "host:99999", ":", "localhost", "data.example.org"):
         with pytest.raises(ConfigError):
             Address.parse(text)
-    for size in ("10X", "", "-1", True):
+    for size in ("10X", "", "-1", True, float("inf")):
         with pytest.raises(ConfigError):
             parse_nbytes(size)
     assert parse_nbytes("10GB") == 10 << 30

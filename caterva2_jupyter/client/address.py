@@ -87,7 +87,8 @@ def parse_service_url(text: str) -> ServiceUrl:
     Parameters
     ----------
     text : str
-        ``http(s)://host:port/base``, ``host:port``, ``http+unix://%2Fpath%2Fto%2Fsocket`` or ``unix:/path``.
+        ``http(s)://host:port/base``, ``host:port``; of a unix socket ``http+unix://%2Fpath%2Fto%2Fsocket``,
+        ``unix:/path`` or just ``/path``.
         The URL of a Jupyter page or one with ``?token=`` stands for the extension inside that server.
 
     Raises
@@ -102,7 +103,7 @@ def parse_service_url(text: str) -> ServiceUrl:
     >>> parse_service_url("http://localhost:8888/user/me/lab/tree/a.ipynb?token=abc")
     ServiceUrl(url='http://localhost:8888/user/me/caterva2', token='abc')
     """
-    if text.startswith("unix:"):
+    if text.startswith(("unix:", "/")):
         return ServiceUrl("http+unix://" + quote(text.removeprefix("unix:"), safe=""))
     if "://" not in text:
         text = f"http://{text}"

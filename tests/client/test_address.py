@@ -49,6 +49,7 @@ def test_what_is_no_address_is_refused(client: cat2.Client, text: str) -> None:
         ("https://lab.org/base/", "https://lab.org/base", ""),
         ("http://[::1]:8002", "http://[::1]:8002", ""),
         ("unix:/tmp/a b.sock", "http+unix://%2Ftmp%2Fa%20b.sock", ""),
+        ("/tmp/c2.sock", "http+unix://%2Ftmp%2Fc2.sock", ""),
         ("http://localhost:8888/?token=abc", "http://localhost:8888/caterva2", "abc"),
         ("http://localhost:8888/lab", "http://localhost:8888/caterva2", ""),
         ("http://localhost:8888/pre/lab/tree/x.ipynb?token=abc", "http://localhost:8888/pre/caterva2", "abc"),
