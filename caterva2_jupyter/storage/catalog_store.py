@@ -33,6 +33,7 @@ MAX_REPLAYED_EVENTS = 10_000
 MAX_SCANNED_PER_PAGE = 20_000
 MAX_PAGE_NBYTES = 16 << 20
 MAX_TOMBSTONES = 100_000
+MAX_WITH_ONE_ID = 100
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -41,6 +42,8 @@ CREATE TABLE IF NOT EXISTS entries(
     seq INTEGER NOT NULL, stamp TEXT NOT NULL, entry TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS entries_by_parent ON entries(parent, path);
 CREATE INDEX IF NOT EXISTS entries_by_seq ON entries(seq);
+CREATE INDEX IF NOT EXISTS entries_by_id ON entries(json_extract(entry, '$.id'))
+    WHERE json_extract(entry, '$.id') IS NOT NULL;
 CREATE TABLE IF NOT EXISTS tombstones(
     path TEXT PRIMARY KEY, parent TEXT NOT NULL, depth INTEGER NOT NULL, seq INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS tombstones_by_seq ON tombstones(seq);
@@ -193,6 +196,15 @@ class CatalogStore:
         if entry is None:
             raise DatasetNotFoundError(f"no dataset {path!r} in root {self.root!r}")
         return entry
+
+    def with_id(self, dataset_id: str) -> list[Entry]:
+        """The entries of a dataset's id, by path: several where links share their target's."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT entry FROM entries WHERE json_extract(entry, '$.id') = ? ORDER BY path LIMIT ?",
+                (dataset_id, MAX_WITH_ONE_ID),
+            ).fetchall()
+        return [_entry_of(text) for (text,) in rows]
 
     def known(self, prefix: str = "") -> Iterator[KnownEntry]:
         """Entries with their stamps, ascending: all, or those at ``prefix`` and below."""

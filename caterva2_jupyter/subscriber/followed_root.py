@@ -143,8 +143,10 @@ class FollowedRoot:
 
     async def wait_settled(self, timeout_s: float) -> bool:
         """Wait until there is a listing, or a first attempt at one has failed; was one of them in time?"""
+        # Not ``wait_for``, which loses a cancellation that comes as it ends (Python 3.11).
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
         return self._settled.is_set()
 
     async def status(self) -> AsyncIterator[bool]:
@@ -167,6 +169,11 @@ class FollowedRoot:
         await self._check_listed()
         entry = await self._run(lambda: self._store.resolve(path))
         return entry if entry.attrs_inline else await self._with_attrs(entry)
+
+    async def entries_with_id(self, dataset_id: str) -> list[Entry]:
+        """The entries of a dataset's id."""
+        await self._check_listed()
+        return await self._run(lambda: self._store.with_id(dataset_id))
 
     async def _with_attrs(self, entry: Entry) -> Entry:
         """The entry with attributes that are too large for a listing; without them when that cannot be."""

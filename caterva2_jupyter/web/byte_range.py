@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["UnsatisfiableRange", "parse_byte_range"]
+__all__ = ["UnsatisfiableRange", "first_guess", "parse_byte_range"]
 
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 
@@ -42,3 +42,23 @@ def parse_byte_range(header: str | None, nbytes: int) -> tuple[int, int] | None:
     if start >= nbytes or start >= stop:
         raise UnsatisfiableRange
     return start, stop
+
+
+def first_guess(header: str | None) -> tuple[int, int | None]:
+    """Which bytes a ``Range`` header asks for, as far as it is known without the file's length.
+
+    ``(start, stop)``, stop exclusive and None for the end; ``(0, 0)`` where the length decides.
+
+    Examples
+    --------
+    >>> first_guess("bytes=2-4"), first_guess("bytes=2-"), first_guess(None), first_guess("bytes=-3")
+    ((2, 5), (2, None), (0, None), (0, 0))
+    """
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None:
+        return 0, None
+    first, last = match.groups()
+    if first == "":
+        return 0, 0
+    stop = int(last) + 1 if last else None
+    return (int(first), stop) if stop is None or stop > int(first) else (0, None)

@@ -251,6 +251,7 @@ async def _run(label: str, address: Address, network: NetworkConfig, make: Calla
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         try:
-            await asyncio.wait_for(service.stop(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await service.stop()
         except TimeoutError:
             logging.getLogger("caterva2_jupyter.web").warning("%s did not stop within %d s", label, STOP_S)

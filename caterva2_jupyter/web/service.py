@@ -167,6 +167,11 @@ class ServiceHandler(JsonAnswers):
     def get_current_user(self) -> str | None:
         return self._policy.user(self)
 
+    @property
+    def is_open(self) -> bool:
+        """May everybody have what is here?"""
+        return isinstance(self._policy, Open)
+
     def check_origin(self, origin: str) -> bool:
         """For WebSockets: ``prepare`` has checked it."""
         return True

@@ -40,7 +40,7 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
@@ -53,14 +53,25 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..core.blocks import checksum_seed
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
+from ..core.chunk_grid import BlockPlan
+from ..core.chunk_runs import ChunkRuns
 from ..core.events import EventBatch
+from ..core.legacy import chunk_selection
 from ..core.metadata import Entry
 from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
+from ..core.selection import Selection
 from ..core.source import BlockStream, Source
 from ..core.wire import RECORDS_TYPE, ReadRequest, encode_end, encode_error, encode_preamble, encode_record
-from ..errors import Caterva2Error, DatasetChangedError, DatasetNotFoundError, ResyncError, TooLargeError
-from .byte_range import UnsatisfiableRange, parse_byte_range
+from ..errors import (
+    Caterva2Error,
+    DatasetChangedError,
+    DatasetNotFoundError,
+    IntegrityError,
+    ResyncError,
+    TooLargeError,
+)
+from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
@@ -70,10 +81,13 @@ __all__ = [
     "AnnounceAnswers",
     "Announcer",
     "CatalogAnswers",
+    "ChunkAnswers",
     "EventsAnswers",
     "FileAnswers",
+    "IdLookup",
     "Limits",
     "MetaAnswers",
+    "PlainFileAnswers",
     "ReadAnswers",
     "RootsAnswers",
     "SourceAnswers",
@@ -88,6 +102,7 @@ __all__ = [
 log = logging.getLogger("caterva2_jupyter.web")
 
 PIECE_NBYTES = 256 << 10
+YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
 
@@ -115,6 +130,15 @@ class StatusDirectory(Protocol):
 
     def status(self, root: str) -> AsyncIterator[bool]:
         """Is the root online: now, and again at each change, without end."""
+        ...
+
+
+@runtime_checkable
+class IdLookup(Protocol):
+    """A source that finds its datasets by their ids."""
+
+    async def entries_with_id(self, dataset_id: str) -> list[Entry]:
+        """The entries of an id; several where links share their target's."""
         ...
 
 
@@ -159,6 +183,25 @@ class SourceAnswers(JsonAnswers):
             return False
         self.set_status(304)
         return True
+
+    _working: asyncio.Future[None] | None = None
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work, which is cancelled when the client goes, wherever it waits."""
+        self._working = asyncio.ensure_future(work)
+        try:
+            await self._working
+        except StreamClosedError:
+            log.debug("the client of %s went away", self.request.path)
+        except asyncio.CancelledError:
+            if not self.request.connection.stream.closed():  # type: ignore[union-attr]
+                self._working.cancel()
+                raise
+
+    def on_connection_close(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+        super().on_connection_close()
 
     async def write_pieces(self, body: bytes) -> None:
         """A JSON body that may be megabytes: piece by piece, compressed where that is accepted."""
@@ -233,29 +276,13 @@ class MetaAnswers(SourceAnswers):
 class ReadAnswers(SourceAnswers):
     """``POST read`` -> records (``core.wire``), as they come from the source."""
 
-    _copying: asyncio.Future[None] | None = None
-
     async def answer_post(self) -> None:
         if len(self.request.body) > MAX_READ_REQUEST_NBYTES:
             raise TooLargeError(f"a read request has at most {MAX_READ_REQUEST_NBYTES} bytes: ask for fewer positions")
         request = ReadRequest.from_bytes(self.request.body)
         source = self.source_of(request.root)
         with self.limits.reads.hold(self.client_key()):
-            # A task of its own: it ends when the client goes, wherever it waits.
-            self._copying = asyncio.ensure_future(self._answer(source, request))
-            try:
-                await self._copying
-            except StreamClosedError:
-                log.debug("the client of a read went away")
-            except asyncio.CancelledError:
-                if not self.request.connection.stream.closed():  # type: ignore[union-attr]
-                    self._copying.cancel()
-                    raise
-
-    def on_connection_close(self) -> None:
-        if self._copying is not None:
-            self._copying.cancel()
-        super().on_connection_close()
+            await self.while_connected(self._answer(source, request))
 
     async def _answer(self, source: Source, request: ReadRequest) -> None:
         stream = await source.read_blocks(request)
@@ -290,76 +317,181 @@ class ReadAnswers(SourceAnswers):
         self.write(encode_end(nrecords, seed))
 
 
+class ChunkAnswers(SourceAnswers):
+    """``GET chunks/ID/VERSION/N`` -> the records of one chunk, which never change: caches may keep them for ever."""
+
+    async def answer_head(self, dataset_id: str, version: str, number: str) -> None:
+        _, _, etag = await self._find(dataset_id, version, number)
+        if not self.not_modified(etag):
+            self._set_headers()
+
+    async def answer_get(self, dataset_id: str, version: str, number: str) -> None:
+        source, entry, etag = await self._find(dataset_id, version, number)
+        if self.not_modified(etag):
+            return
+        with self.limits.reads.hold(self.client_key()):
+            await self.while_connected(self._answer(source, entry, int(number)))
+
+    async def _find(self, dataset_id: str, version: str, number: str) -> tuple[Source, Entry, str]:
+        """Where the chunk is, its entry in that version, and its ETag.
+
+        Raises
+        ------
+        DatasetNotFoundError, DatasetChangedError
+        """
+        if not number.isascii() or not number.isdigit() or str(int(number[:20])) != number:
+            raise DatasetNotFoundError(f"no chunk {number[:20]!r} of any dataset")
+        found: tuple[Source, Entry] | None = None
+        for form in await self.sources.roots():
+            if form.get("followed") is False:
+                continue
+            source = self.sources.source(form["name"])
+            for entry in await source.entries_with_id(dataset_id) if isinstance(source, IdLookup) else ():
+                if found is None or entry.version == version:
+                    found = (source, entry)
+        if found is None:
+            raise DatasetNotFoundError(f"no dataset with id {dataset_id[:40]!r} here")
+        source, entry = found
+        if entry.geometry is None or (entry.version == version and int(number) >= entry.geometry.nchunks):
+            raise DatasetNotFoundError(f"no chunk {number} of {entry.path!r} in root {source.root!r}")
+        if entry.version != version:
+            raise DatasetChangedError(
+                f"dataset {entry.path!r} in root {source.root!r} changed: version {version[:40]} is gone"
+            )
+        return source, entry, f'"{version}-{number}"'
+
+    def _set_headers(self) -> None:
+        self.set_header("Content-Type", RECORDS_TYPE)
+        # Shared caches may hand it out where anybody may have it from here.
+        scope = "public" if getattr(self, "is_open", False) else "private"
+        self.set_header("Cache-Control", f"{scope}, max-age={YEAR_S}, immutable")
+
+    async def _answer(self, source: Source, entry: Entry, nchunk: int) -> None:
+        geometry = entry.geometry
+        assert geometry is not None
+        selection = Selection.from_json(chunk_selection(geometry, nchunk), geometry.shape)
+        (projection,) = BlockPlan(geometry, selection)
+        runs = ChunkRuns(projection.blocks.tolist(), geometry.block_nbytes)
+        stream = await source.read_blocks(ReadRequest(source.root, entry.path, entry.version, selection.to_json()))
+        try:
+            await self._send(entry, runs, stream)
+        finally:
+            await _close(stream.records)
+
+    async def _send(self, entry: Entry, runs: ChunkRuns, stream: BlockStream) -> None:
+        if (stream.entry.id, stream.entry.version) != (entry.id, entry.version):
+            raise DatasetChangedError(f"{entry.path!r} changed while it was asked for: ask again")
+        seed = checksum_seed(entry.id, entry.version)
+        nrecords = 0
+        try:
+            async for record in stream.records:
+                for run in runs.add(record):
+                    if not nrecords:
+                        self._set_headers()
+                        self.write(encode_preamble(entry, False))
+                    head, body = encode_record(run, seed)
+                    self.write(head)
+                    self.write(body if isinstance(body, bytes) else bytes(body))
+                    nrecords += 1
+                    if not runs.is_complete:
+                        await self.flush()
+            if not runs.is_complete:
+                raise IntegrityError(f"root {stream.entry.path!r} did not send all blocks of a chunk")
+        except Caterva2Error:
+            if not self._headers_written:
+                for name in ("ETag", "Cache-Control"):
+                    self.clear_header(name)
+                self._write_buffer.clear()
+                raise
+            # Not an error record: a cache would keep it. Only a cut connection is not kept.
+            self.detach().close()
+            return
+        self.write(encode_end(nrecords, seed))
+
+
 class StoredAnswers(SourceAnswers):
     """Base of answers with stored bytes: one ``Range``, ``If-None-Match``, ``If-Range``."""
 
     async def send_stored(self, source: Source, path: str, filename: str, *, with_body: bool = True) -> None:
         """Answer with the stored bytes at a path, to be saved under ``filename``."""
         with self.limits.reads.hold(self.client_key()):
-            stored = await source.read_file(path, 0, 0)  # length and version alone
-            await _close(stored.parts)
+            await self.while_connected(self._answer_stored(source, path, filename, with_body))
+
+    async def _answer_stored(self, source: Source, path: str, filename: str, with_body: bool) -> None:
+        headers = self.request.headers
+        wanted, if_range = headers.get("Range"), headers.get("If-Range")
+        # The bytes are asked for at once where it is clear which: a source may be a round trip away.
+        start, stop = first_guess(wanted) if with_body and "If-None-Match" not in headers else (0, 0)
+        stored = await source.read_file(path, start, stop)
+        try:
             etag = f'"{stored.version}"'
             self.set_header("Accept-Ranges", "bytes")
             self.set_header("Last-Modified", format_timestamp(stored.mtime_ns // 10**9))
             if self.not_modified(etag):
+                return
+            try:
+                byte_range = parse_byte_range(wanted if if_range in (None, etag) else None, stored.nbytes)
+            except UnsatisfiableRange:
+                self.set_status(416)
+                self.set_header("Content-Range", f"bytes */{stored.nbytes}")
+                self.write_json({"detail": f"the file has {stored.nbytes} bytes", "error": "RequestError"})
                 return
             # It is a download whatever it holds: publisher's HTML must not run as a page of this server.
             self.set_header("Content-Type", "application/octet-stream")
             self.set_header("X-Content-Type-Options", "nosniff")
             self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
             self.set_header("Content-Disposition", attachment(filename))
-            if_range = self.request.headers.get("If-Range")
-            wanted = self.request.headers.get("Range") if if_range in (None, etag) else None
-            try:
-                byte_range = parse_byte_range(wanted, stored.nbytes)
-            except UnsatisfiableRange:
-                self.set_status(416)
-                self.set_header("Content-Range", f"bytes */{stored.nbytes}")
-                self.write_json({"detail": f"the file has {stored.nbytes} bytes", "error": "RequestError"})
-                return
-            start, stop = byte_range or (0, stored.nbytes)
+            first, end = byte_range or (0, stored.nbytes)
             if byte_range is not None:
                 self.set_status(206)
-                self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{stored.nbytes}")
-            self.set_header("Content-Length", str(stop - start))
-            if with_body:
-                await self._send(source, path, start, stop, stored.version)
-
-    async def _send(self, source: Source, path: str, start: int, stop: int, version: str) -> None:
-        if start == stop:
-            return
-        stored = await source.read_file(path, start, stop)
-        try:
-            if stored.version != version:
-                raise DatasetChangedError(f"{path!r} changed while it was asked for: ask again")
-            async for part in stored.parts:
-                self.write(part)
-                await self.flush()
-        except StreamClosedError:
-            log.debug("the client of a download went away")
+                self.set_header("Content-Range", f"bytes {first}-{end - 1}/{stored.nbytes}")
+            self.set_header("Content-Length", str(end - first))
+            if not with_body or first == end:
+                return
+            if (first, end) != (start, stored.nbytes if stop is None else min(stop, stored.nbytes)):
+                await _close(stored.parts)
+                version, stored = stored.version, await source.read_file(path, first, end)
+                if stored.version != version:
+                    raise DatasetChangedError(f"{path!r} changed while it was asked for: ask again")
+            await self._send(stored.parts)
         except Caterva2Error:
             if not self._headers_written:
-                self.clear_header("Content-Length")
-                self.clear_header("Content-Range")
+                for name in ("Content-Length", "Content-Range", "ETag", "Accept-Ranges", "Last-Modified"):
+                    self.clear_header(name)
                 raise
             # The status is out: only a cut connection says that the rest is missing.
             self.detach().close()
         finally:
             await _close(stored.parts)
 
+    async def _send(self, parts: AsyncIterator[bytes]) -> None:
+        async for part in parts:
+            self.write(part)
+            await self.flush()
+
 
 class FileAnswers(StoredAnswers):
     """``GET file?path=ROOT/PATH`` -> the stored bytes; one ``Range``, ``If-None-Match``, ``If-Range``."""
 
     async def answer_head(self) -> None:
-        await self._answer(with_body=False)
+        await self._answer(self.required_query_text("path"), with_body=False)
 
     async def answer_get(self) -> None:
-        await self._answer(with_body=True)
+        await self._answer(self.required_query_text("path"), with_body=True)
 
-    async def _answer(self, *, with_body: bool) -> None:
-        root, path = split_address(self.required_query_text("path"))
+    async def _answer(self, address: str, *, with_body: bool) -> None:
+        root, path = split_address(address)
         await self.send_stored(self.source_of(root), path, last_name(path) or root, with_body=with_body)
+
+
+class PlainFileAnswers(FileAnswers):
+    """``GET files/ROOT/PATH`` -> the same at a URL that ends in the file's name, for readers that go by it."""
+
+    async def answer_head(self, address: str) -> None:  # type: ignore[override]
+        await self._answer(address, with_body=False)
+
+    async def answer_get(self, address: str) -> None:  # type: ignore[override]
+        await self._answer(address, with_body=True)
 
 
 def attachment(filename: str) -> str:
@@ -486,7 +618,9 @@ SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
     (r"/api/v1/roots/([^/]+)/catalog", CatalogAnswers),
     (r"/api/v1/meta", MetaAnswers),
     (r"/api/v1/read", ReadAnswers),
+    (r"/api/v1/chunks/([^/]+)/([^/]+)/([^/]+)", ChunkAnswers),
     (r"/api/v1/file", FileAnswers),
+    (r"/api/v1/files/(.+)", PlainFileAnswers),
     (r"/api/v1/events", EventsAnswers),
 )
 ANNOUNCE_ROUTE = r"/api/v1/roots/([^/]+)/announce"

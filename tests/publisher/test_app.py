@@ -134,6 +134,8 @@ TARGETS = [
     ("GET", "/api/v1/meta?path=foo"),
     ("POST", "/api/v1/read"),
     ("GET", "/api/v1/file?path=foo/README.md"),
+    ("GET", "/api/v1/files/foo/README.md"),
+    ("GET", "/api/v1/chunks/id/version/0"),
     ("GET", "/api/v1/events?root=foo"),
 ]
 ANNOUNCE = ("POST", "/api/v1/roots/foo/announce")
@@ -156,7 +158,8 @@ def test_tokens_open_the_routes_of_their_scope_and_no_others(tmp_path: Path) -> 
         for method, target in TARGETS:
             assert [status(method, target, t) for t in ("", "wrong", "pub-token")] == [401, 401, 403], target
             # An event listener that is let in, but did not ask for a WebSocket, is told so.
-            assert status(method, target, "read-token") == (400 if "events" in target else 200), target
+            expected = 400 if "events" in target else 404 if "chunks" in target else 200
+            assert status(method, target, "read-token") == expected, target
         assert [status(*ANNOUNCE, t) for t in ("", "wrong", "read-token")] == [401, 401, 403]
         assert status(*ANNOUNCE, "pub-token") == 200
         assert served.get("/api/v1/health").json() == {"status": "ok", "service": "publisher"}

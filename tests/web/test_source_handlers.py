@@ -656,6 +656,10 @@ TARGETS = [
     ("POST", "/api/v1/read"),
     ("GET", "/api/v1/file?path=foo/text.bin"),
     ("HEAD", "/api/v1/file?path=foo/text.bin"),
+    ("GET", "/api/v1/files/foo/text.bin"),
+    ("HEAD", "/api/v1/files/foo/text.bin"),
+    ("GET", "/api/v1/chunks/id/version/0"),
+    ("HEAD", "/api/v1/chunks/id/version/0"),
     ("GET", "/api/v1/events?root=foo"),
     ("POST", "/api/v1/roots/foo/announce"),
 ]
@@ -754,7 +758,7 @@ def test_a_route_without_a_policy_or_a_guard_cannot_be_made() -> None:
 
     for _, each in SOURCE_ROUTES:
         bind(each, RequestHandler, guard)
-    assert sorted(guarded_verbs) == ["get", "get", "get", "get", "get", "head", "post"]
+    assert sorted(guarded_verbs) == [*["get"] * 7, *["head"] * 3, "post"]
     assert [is_socket(each) for _, each in SOURCE_ROUTES].count(True) == 1
 
 
