@@ -12,7 +12,7 @@ endif
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types docs check-long clean
+.PHONY: help demo test check lint types docs check-long bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: lint types test docs ## what CI runs
 
 check-long: export CATERVA2_TEST_LOOPS = long
 check-long: check ## the same with the full counts of loops
+
+bench: $(VENV)/.developer ## measure against what else there is, see benchmarks/README.md; ARGS=--quick is short
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 clean: ## remove what was built, .venv included
 	rm -rf $(VENV) docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo _caterva2 _caterva2_tests
