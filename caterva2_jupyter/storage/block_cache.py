@@ -1,26 +1,25 @@
-"""Blocks kept on disk: one data log and one journal per dataset version (``core/cache_format``).
+"""Blocks kept on disk, within a quota: which are here, whose turn it is to go, what is pinned.
 
 A crash may cost the last blocks written, never a wrong byte: what is read is checked against the
 checksum that the block's origin made, and what fails is dropped, counted and missing. When the disk
-says no, nothing is kept and nothing fails. It fetches nothing (``subscriber/sources`` does), and it
-evicts whole dataset versions, the longest unused first.
+says no, nothing is kept and nothing fails. It fetches nothing (``subscriber/sources`` does).
 
-Files are only ever appended to, or removed whole, so that a reader in another process that follows the
-journal needs no lock.
+Files are appended to, have holes punched into them where blocks were evicted, are replaced whole by shorter
+ones, or removed: a reader in another process needs no lock, only the checksums (``block_log``). What was used least
+recently goes first, counted by ticks and not by a clock (``eviction``).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
+import itertools
 import json
 import logging
 import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +29,34 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.blocks import WHOLE, BlockRecord, checksum_seed
-from ..core.cache_format import BLOCK, FORMAT, JOURNAL_DTYPE, Journal, block_entries, replay, tombstone_entries
+from ..core.cache_format import FORMAT, JOURNAL_DTYPE
 from ..core.metadata import Entry, Geometry
 from ..errors import IntegrityError
+from .block_log import BlockLog, Rows, positions, read_last_tick, stored_nbytes
+from .cache_directory import (
+    DATA_NAME,
+    JOURNAL_NAME,
+    LEFTOVER,
+    META_NAME,
+    PART,
+    dataset_key,
+    read_meta,
+    take_directory,
+    version_key,
+)
+from .eviction import Candidate, choose_victims
+from .hole_punching import can_punch_holes
 
-__all__ = ["BlockCache", "CacheCounters", "CachedVersion"]
+__all__ = ["BlockCache", "CacheCounters", "CachedVersion", "Pin"]
 
 _logger = logging.getLogger(__name__)
 
-_META, _DATA, _JOURNAL, _LOCK = "meta.json", "data", "journal", "lock"
-_TRASH, _PART = "trash-", ".part"
-_MAX_DIRECTORIES = 9
-_NO_BLOCKS = np.zeros(0, JOURNAL_DTYPE)
+_PINS = "pins.json"
+_SLACK = 32
+"""Of the quota, one part in so many is freed when room is needed, so that it is not looked for at each write."""
+COMPACT_NBYTES = 256 << 10
+TOUCHES_BETWEEN_SAVES = 4096
+_ROUNDS = 16
 
 Blocks = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -55,7 +70,11 @@ class CacheCounters:
     corrupt : int
         Blocks that failed their checksum when they were read from disk.
     evicted : int
-        Dataset versions removed for the quota.
+        Dataset versions removed whole for the quota.
+    evicted_blocks : int
+        Blocks removed for the quota from versions that stay.
+    compacted : int
+        Times that a version's files were written anew because most of them was dead.
     refused : int
         Blocks that were not written: no room, or the disk failed.
     dropped : int
@@ -64,8 +83,19 @@ class CacheCounters:
 
     corrupt: int = 0
     evicted: int = 0
+    evicted_blocks: int = 0
+    compacted: int = 0
     refused: int = 0
     dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A dataset that stays, whatever the quota: the version of it that was used last."""
+
+    root: str
+    id: str
+    path: str
 
 
 class BlockCache:
@@ -99,14 +129,18 @@ class BlockCache:
         self.counters = CacheCounters()
         self._max_open = max_open
         self._lock = threading.Lock()  # a leaf: nothing else is acquired while it is held
-        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._evicting = threading.Lock()  # acquired before a log's lock, never after
+        self._logs: OrderedDict[str, BlockLog] = OrderedDict()
         self._sizes: OrderedDict[str, int] = OrderedDict()  # of everything on disk, longest unused first
+        self._last: dict[str, int] = {}  # tick of each version's last use
         self._usage = 0
-        self._serial = 0
+        self._serial = itertools.count(1)
         self._failing = self._closed = False
-        self.directory, self._lock_fd = _take_directory(Path(directory))
-        self._scan()
-        self._reserve(0, None)
+        self.directory, self._lock_fd = take_directory(Path(directory))
+        self._can_punch = can_punch_holes(self.directory)
+        self._pins = _read_pins(self.directory / _PINS)
+        self._ticks = itertools.count(self._scan() + 1)
+        self._reserve(0)
 
     def __enter__(self) -> BlockCache:
         return self
@@ -116,7 +150,7 @@ class BlockCache:
 
     @property
     def usage_nbytes(self) -> int:
-        """Bytes of all files, as they are on disk."""
+        """Bytes of all blocks' files, as they are on disk."""
         return self._usage
 
     def open(self, entry: Entry, root: str) -> CachedVersion:
@@ -127,16 +161,52 @@ class BlockCache:
 
     def geometry(self, root: str, dataset_id: str, version: str) -> Geometry | None:
         """The geometry of a version that something is kept of, however old; None when nothing is."""
-        meta = _read_meta(self.directory / _key(root, dataset_id, version) / _META)
-        if meta is None or (meta.get("root"), meta.get("id"), meta.get("version")) != (root, dataset_id, version):
+        stored = self._stored(version_key(root, dataset_id, version))
+        if stored is None or (stored.root, stored.id, stored.version) != (root, dataset_id, version):
+            return None
+        return stored.geometry
+
+    def versions(self, root: str, dataset_id: str) -> list[CachedVersion]:
+        """The versions of a dataset that something is kept of, the one used last first."""
+        prefix = dataset_key(root, dataset_id) + "/"
+        with self._lock:
+            keys = [key for key in reversed(self._sizes) if key.startswith(prefix)]
+        return [stored for key in keys if (stored := self._stored(key)) is not None]
+
+    def stored(self) -> list[CachedVersion]:
+        """Every version that something is kept of, the one used last first."""
+        with self._lock:
+            keys = list(reversed(self._sizes))
+        return [stored for key in keys if (stored := self._stored(key)) is not None]
+
+    def _stored(self, key: str) -> CachedVersion | None:
+        meta = read_meta(self.directory / key / META_NAME)
+        if meta is None:
             return None
         try:
-            return Geometry.from_json(meta["geometry"])
+            root, path, dataset_id, version = (str(meta[name]) for name in ("root", "path", "id", "version"))
+            geometry = Geometry.from_json(meta["geometry"])
         except (KeyError, TypeError, IntegrityError):
             return None
+        stored = CachedVersion(self, root, path, dataset_id, version, geometry)
+        return stored if stored.key == key else None
+
+    def remove(self, version: CachedVersion) -> int:
+        """Forget a version; the bytes that are free now."""
+        with self._evicting:
+            with self._lock:
+                nbytes = self._sizes.get(version.key, 0)
+                if not nbytes or not self._may_go(version.key):
+                    return 0
+            self._discard(version.key)
+        return nbytes
 
     def close(self) -> None:
         """Close all files and let another process have the directory."""
+        with self._lock:
+            logs = [] if self._closed else list(self._logs.values())
+        for log in logs:
+            self._save_uses(log)
         with self._lock:
             self._closed = True
             logs = [log for log in self._logs.values() if log.users == 0]  # the others: by their last user
@@ -147,89 +217,132 @@ class BlockCache:
         if lock_fd >= 0:
             os.close(lock_fd)
 
+    # Pins
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """The datasets that stay, in the order in which they were pinned."""
+        with self._lock:
+            return tuple(self._pins.values())
+
+    def pin(self, root: str, dataset_id: str, path: str) -> None:
+        """Let a dataset stay, whatever the quota.
+
+        Raises
+        ------
+        OSError
+            When that cannot be written down.
+        """
+        with self._evicting:
+            pins = {**self._pins, dataset_key(root, dataset_id): Pin(root, dataset_id, path)}
+            self._set_pins(pins)
+
+    def unpin(self, root: str, dataset_id: str) -> bool:
+        """Let a dataset go in its turn again; was it pinned?"""
+        with self._evicting:
+            pins = dict(self._pins)
+            was_pinned = pins.pop(dataset_key(root, dataset_id), None) is not None
+            if was_pinned:
+                self._set_pins(pins)
+        return was_pinned
+
+    def _set_pins(self, pins: dict[str, Pin]) -> None:
+        form = [{"root": pin.root, "id": pin.id, "path": pin.path} for pin in pins.values()]
+        part = self.directory / f"{_PINS}{PART}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(part, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"format": FORMAT, "pins": form}, file)
+        os.replace(part, self.directory / _PINS)
+        with self._lock:
+            self._pins = pins
+
+    def _protected(self) -> set[str]:
+        """Keys of the versions that are pinned. To be called with the lock held."""
+        found: dict[str, str] = {}
+        for key in reversed(self._sizes):
+            dataset = key.partition("/")[0]
+            if dataset in self._pins:
+                found.setdefault(dataset, key)
+        return set(found.values())
+
+    # Open files
+
     @contextmanager
-    def _using(self, version: CachedVersion) -> Iterator[_Log]:
+    def _using(self, version: CachedVersion, *, is_use: bool = True) -> Iterator[BlockLog]:
         key = version.key
         with self._lock:
             if self._closed:
                 raise OSError(errno.ESHUTDOWN, "the cache is closed")
             log = self._logs.get(key)
             if log is None:
-                log = self._logs[key] = _Log(self.directory / key, version)
+                tick = self._last.get(key, 0)
+                log = self._logs[key] = BlockLog(self.directory / key, key, version._meta(), version.seed, tick, self)
             log.users += 1
             self._logs.move_to_end(key)
-            if key in self._sizes:
+            if is_use and key in self._sizes:
                 self._sizes.move_to_end(key)
         try:
             yield log
         finally:
             with self._lock:
+                surplus = self._idle_logs()
+                for other in surplus:
+                    other.users += 1  # until its uses are saved
                 log.users -= 1
-                idle = self._idle_logs()
-                if log.users == 0 and self._logs.get(key) is not log:
-                    idle.append(log)
-            for other in idle:
+                is_stray = log.users == 0 and self._logs.get(key) is not log
+            for other in surplus:
+                self._save_uses(other)
+            with self._lock:
+                for other in surplus:
+                    other.users -= 1
+                    if self._logs.get(other.key) is other and other.users == 0:
+                        del self._logs[other.key]
+                surplus = [other for other in surplus if other.users == 0]
+            for other in [*surplus, log] if is_stray else surplus:
                 other.close()
+            if log.touched >= TOUCHES_BETWEEN_SAVES:
+                self._save_uses(log)
 
-    def _idle_logs(self) -> list[_Log]:
-        """Take out what is over the number of open files; the caller closes it."""
+    def _idle_logs(self) -> list[BlockLog]:
+        """What is over the number of open files."""
         surplus = len(self._logs) - self._max_open
         if surplus <= 0:
             return []
-        keys = [k for k, log in self._logs.items() if log.users == 0][:surplus]
-        return [self._logs.pop(k) for k in keys]
+        return [log for log in self._logs.values() if log.users == 0][:surplus]
 
-    def _resized(self, key: str, log: _Log, reserved_nbytes: int = 0) -> None:
+    def _save_uses(self, log: BlockLog) -> None:
+        with log.lock:
+            with self._lock:
+                has_room = self._usage + log.uses_nbytes <= self.quota_nbytes if log.is_open else False
+            if has_room:
+                with suppress(OSError):  # it only decides what goes first
+                    log.save_uses()
+                self.resized(log)
+
+    def _tick(self, key: str) -> int:
+        tick = next(self._ticks)
+        self._last[key] = tick
+        return tick
+
+    # Accounts
+
+    def resized(self, log: BlockLog, reserved_nbytes: int = 0) -> None:
         """Account a version by what its files are now, in place of what was reserved for it."""
         with self._lock:
             self._usage -= reserved_nbytes
-            if self._logs.get(key) is log:  # one that was evicted meanwhile is on disk no more
-                self._usage += log.nbytes - self._sizes.pop(key, 0)
-                if log.nbytes:
-                    self._sizes[key] = log.nbytes
+            if self._logs.get(log.key) is log:  # one that was evicted meanwhile is on disk no more
+                before = self._sizes.get(log.key)
+                nbytes = log.nbytes
+                self._usage += nbytes - (before or 0)
+                if nbytes:
+                    self._sizes[log.key] = nbytes  # at its place in the order of use, or at the end
+                elif before is not None:
+                    del self._sizes[log.key]
 
-    def _reserve(self, nbytes: int, own: str | None) -> bool:
-        """Make room for ``nbytes``.
-
-        Returns
-        -------
-        bool
-            False when they are over the quota, or when version ``own`` itself had to go: the last of all.
-        """
-        if nbytes > self.quota_nbytes:
-            return False
-        trash: list[Path] = []
-        idle: list[_Log] = []
-        went = False
-        with self._lock:
-            while not went and self._usage + nbytes > self.quota_nbytes:
-                key = next((k for k in self._sizes if k != own and self._may_go(k)), own)
-                if key is None or key not in self._sizes:
-                    break
-                went = key == own
-                self._usage -= self._sizes.pop(key)
-                log = self._logs.pop(key, None)
-                if log is not None and log.users == 0:
-                    idle.append(log)  # others are closed by their last user; their files are unlinked then
-                self.counters.evicted += 1
-                self._serial += 1
-                goal = self.directory / f"{_TRASH}{os.getpid()}-{self._serial}"
-                with suppress(OSError):
-                    os.rename(self.directory / key, goal)
-                    trash.append(goal)
-            has_room = not went and self._usage + nbytes <= self.quota_nbytes
-            if has_room:
-                self._usage += nbytes
-        for log in idle:
-            log.close()
-        for path in trash:
-            shutil.rmtree(path, ignore_errors=True)
-        return has_room
-
-    def _may_go(self, key: str) -> bool:
-        # Files that are being opened at this moment must stay what they are.
-        log = self._logs.get(key)
-        return log is None or log.users == 0 or log.is_open
+    def dropped(self, log: BlockLog) -> None:
+        """Remove files that are damaged, or another dataset's."""
+        self._drop(log.path)
+        self.resized(log)
 
     def _drop(self, path: Path) -> None:
         self.counters.dropped += 1
@@ -244,31 +357,184 @@ class BlockCache:
     def _recovered(self) -> None:
         self._failing = False
 
-    def _scan(self) -> None:
-        """Count what is there, remove what an earlier process left unfinished."""
-        found: list[tuple[int, str, int]] = []
+    def _reserve(self, nbytes: int) -> bool:
+        """Make room for ``nbytes``, and account them. Not to be called with a log's lock held.
+
+        Returns
+        -------
+        bool
+            False when there is not so much room, or what there is is pinned.
+        """
+        if nbytes > self._budget_nbytes or self._closed:
+            return False
+        if self._take(nbytes):
+            return True
+        with self._evicting:
+            for number in range(_ROUNDS):
+                if self._take(nbytes):
+                    return True
+                # More each time: holes between small blocks may free less than was in them.
+                slack = (self.quota_nbytes // _SLACK) << number
+                if not self._evict(self._usage + nbytes - self._budget_nbytes + slack):
+                    return False
+        return self._take(nbytes)
+
+    @property
+    def _budget_nbytes(self) -> int:
+        # The rest is for what has to be written to make room: tombstones.
+        return self.quota_nbytes - self.quota_nbytes // 64
+
+    def _take(self, nbytes: int) -> bool:
+        with self._lock:
+            has_room = self._usage + nbytes <= self._budget_nbytes
+            if has_room:
+                self._usage += nbytes
+        return has_room
+
+    # Eviction
+
+    def _evict(self, goal: int) -> bool:
+        """Free some bytes, ``goal`` if that can be at once; False when nothing may go."""
+        candidates = self._candidates()
+        victims = choose_victims(candidates, goal)
+        went = False
+        for candidate in candidates:
+            mask = victims.get(candidate.key)
+            if mask is None:
+                continue
+            with self._lock:
+                if not self._may_go(candidate.key):
+                    continue
+                log = self._logs.get(candidate.key)
+                is_known = log is not None and log.is_open
+                size = self._sizes.get(candidate.key, 0)
+            if self._can_punch and not is_known and size > max(goal, COMPACT_NBYTES):
+                went |= self._look_into(candidate.key)  # the next round knows its blocks
+            elif mask.all() and len(mask):
+                self._discard(candidate.key)
+                self.counters.evicted += 1
+                went = True
+            elif log is not None:
+                went |= self._evict_blocks(log, mask)
+        return went
+
+    def _candidates(self) -> list[Candidate]:
+        with self._lock:
+            protected = self._protected()
+            keys = [key for key in self._sizes if key not in protected and self._may_go(key)]
+            logs = {key: self._logs.get(key) for key in keys}
+            sizes = {key: self._sizes[key] for key in keys}
+        candidates: list[Candidate] = []
+        for key in keys:
+            log = logs[key]
+            rows = log.rows() if log is not None and self._can_punch else None
+            if rows is None or not len(rows):
+                candidates.append(Candidate.as_a_whole(key, self._last.get(key, 0), sizes[key]))
+            else:
+                nbytes = rows["size"].astype(np.int64) + JOURNAL_DTYPE.itemsize
+                candidates.append(Candidate(key, rows["tick"], rows["offset"].astype(np.int64), nbytes))
+        return candidates
+
+    def _may_go(self, key: str) -> bool:
+        # Files that are being opened at this moment must stay what they are.
+        log = self._logs.get(key)
+        return log is None or log.users == 0 or log.is_open
+
+    def _look_into(self, key: str) -> bool:
+        stored = self._stored(key)
+        try:
+            if stored is not None:
+                with self._using(stored, is_use=False) as log:
+                    if len(log.load().fold()):
+                        return True
+        except OSError as error:
+            self._failed(error)
+        self._discard(key)
+        self.counters.evicted += 1
+        return True
+
+    def _evict_blocks(self, log: BlockLog, mask: npt.NDArray[np.bool_]) -> bool:
+        try:
+            with log.lock:
+                rows = log.rows()
+                if rows is None or len(rows) != len(mask):
+                    return True  # it has changed meanwhile: look again
+                self.counters.evicted_blocks += log.evict(rows[mask])
+                if log.dead_nbytes > max(log.nbytes // 2, COMPACT_NBYTES):
+                    self._compact(log)
+                self.resized(log)
+        except OSError as error:
+            self._failed(error)
+            self._discard(log.key)
+            self.counters.evicted += 1
+        return True
+
+    def _compact(self, log: BlockLog) -> None:
+        with self._lock:
+            has_room = self._usage + log.nbytes <= self.quota_nbytes
+        graveyard = self._graveyard()
+        try:
+            log.compact(graveyard, in_place=not has_room)
+            self.counters.compacted += 1
+        finally:
+            shutil.rmtree(graveyard, ignore_errors=True)
+
+    def _graveyard(self) -> Path:
+        return self.directory / f"{LEFTOVER}{os.getpid()}-{next(self._serial)}"
+
+    def _discard(self, key: str) -> None:
+        """Remove a version; who reads it has the files still, and finds nothing of it from now on."""
+        graveyard = self._graveyard()
+        with self._lock:
+            self._usage -= self._sizes.pop(key, 0)
+            log = self._logs.pop(key, None)
+            self._last.pop(key, None)
+            if log is not None and log.users:
+                log = None  # closed by its last user
+            with suppress(OSError):
+                os.rename(self.directory / key, graveyard)
+        if log is not None:
+            log.close()
+        shutil.rmtree(graveyard, ignore_errors=True)
+
+    def _scan(self) -> int:
+        """Count what is there, remove what an earlier process left unfinished; the last tick."""
+        found: list[tuple[int, int, str, int]] = []
+        unknown: list[tuple[int, str, int]] = []
         try:
             datasets = [e for e in os.scandir(self.directory) if e.is_dir(follow_symlinks=False)]
         except OSError as error:
             self._failed(error)
-            return
+            return 0
         for dataset in datasets:
-            if dataset.name.startswith(_TRASH):
+            if dataset.name.startswith(LEFTOVER):
                 shutil.rmtree(dataset.path, ignore_errors=True)
                 continue
             with suppress(OSError):
                 os.rmdir(dataset.path)  # nothing is in it
             with suppress(OSError):
-                for version in os.scandir(dataset.path):
+                for version in list(os.scandir(dataset.path)):
+                    if version.name.endswith(PART):
+                        shutil.rmtree(version.path, ignore_errors=True)
+                        continue
                     files = {f.name: f.stat() for f in os.scandir(version.path)}
-                    if not {_META, _DATA, _JOURNAL} <= set(files):
+                    if not {META_NAME, DATA_NAME, JOURNAL_NAME} <= set(files):
                         self._drop(Path(version.path))
                         continue
-                    nbytes = sum(s.st_size for s in files.values())
-                    found.append((files[_META].st_mtime_ns, f"{dataset.name}/{version.name}", nbytes))
-        for _, key, nbytes in sorted(found):
-            self._sizes[key] = nbytes
+                    key, nbytes = f"{dataset.name}/{version.name}", stored_nbytes(files)
+                    tick = read_last_tick(Path(version.path))
+                    if tick is None:
+                        unknown.append((files[META_NAME].st_mtime_ns, key, nbytes))
+                    else:
+                        found.append((tick, files[META_NAME].st_mtime_ns, key, nbytes))
+        last = max((tick for tick, *_ in found), default=0)
+        # A process that was killed has not said when it used what: that was after all that it had said.
+        found += [(last + number, mtime, key, size) for number, (mtime, key, size) in enumerate(sorted(unknown), 1)]
+        for tick, _, key, nbytes in sorted(found):
+            self._sizes[key], self._last[key] = nbytes, tick
             self._usage += nbytes
+            last = max(last, tick)
+        return last
 
 
 class CachedVersion:
@@ -286,9 +552,14 @@ class CachedVersion:
         self, cache: BlockCache, root: str, path: str, dataset_id: str, version: str, geometry: Geometry
     ) -> None:
         self.root, self.path, self.id, self.version, self.geometry = root, path, dataset_id, version, geometry
-        self.key = _key(root, dataset_id, version)
+        self.key = version_key(root, dataset_id, version)
         self.seed = checksum_seed(dataset_id, version)
         self._cache = cache
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its files take."""
+        return self._cache._sizes.get(self.key, 0)
 
     def held(self, nchunk: int, blocks: Blocks) -> npt.NDArray[np.bool_]:
         """Which blocks of a chunk are kept (by the journal: ``get`` has the last word).
@@ -298,14 +569,26 @@ class CachedVersion:
         blocks : sequence of int
             Block numbers of chunk ``nchunk``.
         """
-        wanted = np.asarray(blocks, np.int64)
+        return self.held_all([(nchunk, blocks)])
+
+    def held_all(self, wanted: Iterable[tuple[int, Blocks]]) -> npt.NDArray[np.bool_]:
+        """Which blocks of several chunks are kept, one after another. No use of them is counted."""
+        wanted = list(wanted)
         try:
-            with self._cache._using(self) as log:
-                entries = log.load(self._cache).chunk(nchunk)
+            with self._cache._using(self, is_use=False) as log:
+                index = log.load()
+                masks = [positions(index.chunk(n), np.asarray(blocks, np.int64)) >= 0 for n, blocks in wanted]
         except OSError as error:
             self._cache._failed(error)
-            entries = _NO_BLOCKS
-        return _positions(entries, wanted) >= 0
+            masks = [np.zeros(len(blocks), np.bool_) for _, blocks in wanted]
+        return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
+
+    def touch(self, nchunk: int, blocks: Blocks) -> None:
+        """Count a use of blocks that somebody else has read from the files."""
+        wanted = np.asarray(blocks, np.int64)
+        with suppress(OSError), self._cache._using(self) as log:
+            rows = log.load().chunk(nchunk)
+            self._used(log, rows, positions(rows, wanted))
 
     def get(self, nchunk: int, blocks: Blocks) -> list[BlockRecord]:
         """Those of the blocks that are kept and whose checksums hold.
@@ -316,22 +599,38 @@ class CachedVersion:
             One per chunk header that they decode with; one of a whole chunk when it is kept so.
         """
         wanted = np.asarray(blocks, np.int64)
+        records: list[BlockRecord] = []
         try:
-            with self._cache._using(self) as log:
-                entries = log.load(self._cache).chunk(nchunk)
-                positions = _positions(entries, wanted)
-                rows = entries[np.unique(positions[positions >= 0])]
-                records, bad = log.read(nchunk, rows)
-                if bad:
-                    self._cache.counters.corrupt += len(bad)
-                    log.forget(nchunk, rows[np.isin(rows["block"], bad)])
-                    self._cache._resized(self.key, log)
-                    if WHOLE in bad:
-                        records = self.get(nchunk, blocks)
-                return records
+            for _ in range(4):
+                records, was_changed = self._get(nchunk, wanted)
+                if not was_changed:
+                    break
         except OSError as error:
             self._cache._failed(error)
             return []
+        return records
+
+    def _get(self, nchunk: int, wanted: npt.NDArray[np.int64]) -> tuple[list[BlockRecord], bool]:
+        """Blocks, and whether there may be more of them by now: they moved or went while they were read."""
+        cache = self._cache
+        with cache._using(self) as log:
+            index = log.load()
+            rows = index.chunk(nchunk)
+            at = positions(rows, wanted)
+            self._used(log, rows, at)
+            chosen = rows[np.unique(at[at >= 0])]
+            records, bad = log.read(index, nchunk, chosen)
+            if not bad:
+                return records, False
+            ncorrupt = log.forget(nchunk, chosen[np.isin(chosen["block"], bad)])
+            cache.counters.corrupt += ncorrupt
+            cache.resized(log)
+        cache._reserve(0)
+        return records, ncorrupt < len(bad) or WHOLE in bad
+
+    def _used(self, log: BlockLog, rows: Rows, at: npt.NDArray[np.int64]) -> None:
+        rows["tick"][at[at >= 0]] = self._cache._tick(self.key)
+        log.touched += 1
 
     def put(self, *records: BlockRecord) -> int:
         """Keep blocks; those that are kept already stay as they are.
@@ -348,28 +647,72 @@ class CachedVersion:
         """
         for record in records:
             self._check(record)
-        asked = sum(len(r.ids) for r in records)
         try:
-            for _ in range(2):  # twice when this version itself had to go to make room
-                with self._cache._using(self) as log, log.lock:
-                    index = log.load(self._cache)
-                    fresh = [r for r in (_unknown(r, index.chunk(r.nchunk)) for r in records) if r is not None]
-                    if not fresh:
-                        return 0
-                    reserved = log.cost(fresh)
-                    if not self._cache._reserve(reserved, self.key):
-                        continue
-                    try:
-                        log.load(self._cache, create=True)
-                        log.append(fresh)
-                    finally:
-                        self._cache._resized(self.key, log, reserved)
-                    self._cache._recovered()
-                    return sum(len(r.ids) for r in fresh)
+            return self._put(records)
         except OSError as error:
             self._cache._failed(error)
-        self._cache.counters.refused += asked
-        return 0
+            self._cache.counters.refused += sum(len(r.ids) for r in records)
+            return 0
+
+    def _put(self, records: Sequence[BlockRecord]) -> int:
+        cache = self._cache
+        with cache._using(self) as log:
+            fresh = _unknown(records, log)
+            reserved = log.cost(fresh)
+        if not fresh:
+            return 0
+        if not cache._reserve(reserved):
+            cache.counters.refused += sum(len(r.ids) for r in fresh)
+            return 0
+        is_accounted = False
+        try:
+            with cache._using(self) as log, log.lock:
+                fresh = _unknown(fresh, log)  # others may have put them meanwhile
+                try:
+                    if fresh:
+                        log.load(create=True)
+                        log.append(fresh, cache._tick(self.key))
+                finally:
+                    is_accounted = True
+                    cache.resized(log, reserved)
+        finally:
+            if not is_accounted:
+                with cache._lock:
+                    cache._usage -= reserved
+        cache._recovered()
+        return sum(len(r.ids) for r in fresh)
+
+    def chunks(self) -> list[int]:
+        """Numbers of the chunks that something is kept of."""
+        try:
+            with self._cache._using(self, is_use=False) as log, log.lock:
+                numbers: list[int] = np.unique(log.load().fold()["nchunk"]).tolist()
+        except OSError as error:
+            self._cache._failed(error)
+            return []
+        return numbers
+
+    def verify(self, nchunk: int) -> tuple[int, int, int]:
+        """Read all that is kept of a chunk; what fails its checksum is dropped. Counts as no use.
+
+        Returns
+        -------
+        nblocks, nbytes, nbad : int
+        """
+        cache = self._cache
+        try:
+            with cache._using(self, is_use=False) as log:
+                index = log.load()
+                rows = index.chunk(nchunk)
+                _, bad = log.read(index, nchunk, rows)
+                nbad = log.forget(nchunk, rows[np.isin(rows["block"], bad)]) if bad else 0
+                if nbad:
+                    cache.counters.corrupt += nbad
+                    cache.resized(log)
+        except OSError as error:
+            cache._failed(error)
+            return 0, 0, 0
+        return len(rows), int(rows["size"].sum(dtype=np.int64)), nbad
 
     def _check(self, record: BlockRecord) -> None:
         ids = record.ids
@@ -386,318 +729,25 @@ class CachedVersion:
         return {"format": FORMAT, **{n: getattr(self, n) for n in names}, "geometry": self.geometry.to_json()}
 
 
-class _Index:
-    """Journal records by chunk and block; lookups need no lock beside one writer.
-
-    Most of it is one sorted table (56 bytes a block); chunks that changed since lie over it.
-    """
-
-    def __init__(self, entries: Journal) -> None:
-        order = np.lexsort((np.arange(len(entries)), entries["block"], entries["nchunk"]))
-        table = entries[order]
-        last = np.ones(len(table), np.bool_)
-        last[:-1] = (table["nchunk"][1:] != table["nchunk"][:-1]) | (table["block"][1:] != table["block"][:-1])
-        self._set(table[last & (table["kind"] == BLOCK)])
-
-    def _set(self, table: Journal) -> None:
-        self._state: tuple[Journal, npt.NDArray[np.uint64], dict[int, Journal]]
-        self._state = table, np.ascontiguousarray(table["nchunk"]), {}
-
-    def chunk(self, nchunk: int) -> Journal:
-        """The records of a chunk's blocks, ascending."""
-        table, nchunks, changed = self._state
-        entries = changed.get(nchunk)
-        if entries is None:
-            first, stop = np.searchsorted(nchunks, np.array([nchunk, nchunk + 1], np.uint64))
-            entries = table[first:stop]
-        return entries
-
-    def replace(self, nchunk: int, entries: Journal) -> None:
-        """Set the records of a chunk (ascending)."""
-        table, nchunks, changed = self._state
-        changed[nchunk] = entries
-        if len(changed) > 4096 + len(table) // 8:
-            kept = table[~np.isin(nchunks, np.fromiter(changed, np.uint64, len(changed)))]
-            merged = np.concatenate([kept, *changed.values()])
-            self._set(merged[np.lexsort((merged["block"], merged["nchunk"]))])
+def _unknown(records: Iterable[BlockRecord], log: BlockLog) -> list[BlockRecord]:
+    """The parts of records that are not kept yet."""
+    index = log.load()
+    parts: list[BlockRecord] = []
+    for record in records:
+        fresh = record.ids[positions(index.chunk(record.nchunk), record.ids.astype(np.int64)) < 0]
+        if len(fresh):
+            parts.append(record.pick(fresh.tolist()))
+    return parts
 
 
-class _Log:
-    """The open files of one version, and the index of what is in them.
-
-    ``lock`` is for writers; ``users`` belongs to the cache's lock.
-    """
-
-    def __init__(self, path: Path, version: CachedVersion) -> None:
-        self.path, self._version = path, version
-        self.lock = threading.RLock()
-        self.users = 0
-        self._index: _Index | None = None
-        self._data_fd = self._journal_fd = -1
-        self._data_end = self._journal_end = self._meta_nbytes = 0
-
-    @property
-    def is_open(self) -> bool:
-        return self._index is not None
-
-    @property
-    def nbytes(self) -> int:
-        return self._data_end + self._journal_end + self._meta_nbytes
-
-    def load(self, cache: BlockCache, create: bool = False) -> _Index:
-        """The index, replayed at first; an empty one when there are no files and none are to be made."""
-        index = self._index
-        if index is not None:
-            return index
-        with self.lock:
-            if self._index is None:
-                expected = self._version._meta()
-                meta = _read_meta(self.path / _META)
-                if meta is not None and not _same_meta(meta, expected):
-                    meta = None
-                if meta is None and self.path.exists():
-                    cache._drop(self.path)  # damaged, from another format, or another dataset's
-                    cache._resized(self._version.key, self)
-                if meta is None and not create:
-                    return _Index(_NO_BLOCKS)
-                if meta is None:
-                    _make_version(self.path, expected)
-                self._replay()
-                cache._resized(self._version.key, self)
-            assert self._index is not None
-            return self._index
-
-    def _replay(self) -> None:
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._data_fd = os.open(self.path / _DATA, flags, 0o600)
-            self._journal_fd = os.open(self.path / _JOURNAL, flags, 0o600)
-            journal = _pread(self._journal_fd, os.fstat(self._journal_fd).st_size, 0)
-            entries = replay(journal, self._version.seed, os.fstat(self._data_fd).st_size)
-            self._journal_end = len(entries) * JOURNAL_DTYPE.itemsize
-            blocks = entries[entries["kind"] == BLOCK]
-            ends = [blocks["offset"] + blocks["size"], blocks["head_offset"] + blocks["head_size"]]
-            self._data_end = int(np.concatenate(ends).max()) if len(blocks) else 0
-            os.ftruncate(self._journal_fd, self._journal_end)
-            os.ftruncate(self._data_fd, self._data_end)
-            self._meta_nbytes = os.stat(self.path / _META).st_size
-            os.utime(self.path / _META)  # the order of use, for the next process
-            self._index = _Index(entries)
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        with self.lock:
-            self._index = None
-            for fd in (self._data_fd, self._journal_fd):
-                if fd >= 0:
-                    os.close(fd)
-            self._data_fd = self._journal_fd = -1
-
-    def cost(self, records: Sequence[BlockRecord]) -> int:
-        """Bytes that ``append`` may need, and those of the files as they are made."""
-        bodies = sum(len(r.head) + len(r.body) + len(r.ids) * JOURNAL_DTYPE.itemsize for r in records)
-        return bodies + (0 if self.is_open else len(json.dumps(self._version._meta())))
-
-    def append(self, records: Sequence[BlockRecord]) -> None:
-        """Write blocks, then the journal records that make them count."""
-        assert self._index is not None
-        parts: list[bytes | bytearray | memoryview] = []
-        journal: list[tuple[int, Journal]] = []
-        end = self._data_end
-        heads: dict[tuple[int, bytes], int] = {}
-        for record in records:
-            head_offset = heads.get((record.nchunk, record.head), self._head_offset(record))
-            if head_offset < 0:
-                head_offset = end
-                parts.append(record.head)
-                end += len(record.head)
-            heads[record.nchunk, record.head] = head_offset
-            rows = zip(record.ids.tolist(), record.sizes.tolist(), record.crcs.tolist(), strict=True)
-            entries = block_entries(self._version.seed, record.nchunk, rows, end, head_offset, len(record.head))
-            journal.append((record.nchunk, entries))
-            parts.append(record.body)
-            end += len(record.body)
-        _pwrite(self._data_fd, b"".join(parts), self._data_end)
-        self._write_journal(np.concatenate([entries for _, entries in journal]))
-        self._data_end = end
-        for nchunk, entries in journal:
-            known = self._index.chunk(nchunk)
-            merged = np.concatenate([known[~np.isin(known["block"], entries["block"])], entries])
-            self._index.replace(nchunk, merged[np.argsort(merged["block"], kind="stable")])
-
-    def _head_offset(self, record: BlockRecord) -> int:
-        """Where the record's head is in the log already; -1 when it is not."""
-        assert self._index is not None
-        known = self._index.chunk(record.nchunk)
-        if len(known) and int(known[-1]["head_size"]) == len(record.head):
-            offset = int(known[-1]["head_offset"])
-            if _pread(self._data_fd, len(record.head), offset) == record.head:
-                return offset
-        return -1
-
-    def _write_journal(self, entries: Journal) -> None:
-        try:
-            _pwrite(self._journal_fd, entries.tobytes(), self._journal_end)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(self._journal_fd, self._journal_end)
-            raise
-        self._journal_end += entries.nbytes
-
-    def forget(self, nchunk: int, rows: Journal) -> None:
-        """Take blocks out, unless they were written again meanwhile."""
-        with self.lock:
-            if self._index is None:
-                return
-            known = self._index.chunk(nchunk)
-            gone = np.isin(known["block"], rows["block"]) & np.isin(known["offset"], rows["offset"])
-            with suppress(OSError):  # at the next start they fail their checksum again
-                self._write_journal(tombstone_entries(self._version.seed, nchunk, known["block"][gone].tolist()))
-            self._index.replace(nchunk, known[~gone])
-
-    def read(self, nchunk: int, rows: Journal) -> tuple[list[BlockRecord], list[int]]:
-        """The blocks of these journal records, checked, and the numbers of those that failed."""
-        records: list[BlockRecord] = []
-        bad: list[int] = []
-        heads = np.unique(rows[["head_offset", "head_size"]])
-        for offset, size in heads.tolist():
-            head = _pread(self._data_fd, size, offset)
-            group = rows[(rows["head_offset"] == offset) & (rows["head_size"] == size)]
-            record = BlockRecord(nchunk, head, group["block"], group["size"], group["crc"], self._bodies(group))
-            try:
-                record.verify(self._version.seed)
-                records.append(record)
-            except IntegrityError:
-                good = [int(row["block"]) for row in group if self._is_good(nchunk, head, row)]
-                bad += sorted(set(group["block"].tolist()) - set(good))
-                if good:
-                    records.append(record.pick(good))
-        return records, bad
-
-    def _is_good(self, nchunk: int, head: bytes, row: np.void) -> bool:
-        one = np.array([row])
-        body = _pread(self._data_fd, int(row["size"]), int(row["offset"]))
-        try:
-            BlockRecord(nchunk, head, one["block"], one["size"], one["crc"], body).verify(self._version.seed)
-        except IntegrityError:
-            return False
-        return True
-
-    def _bodies(self, rows: Journal) -> bytes:
-        """The bytes of blocks, one after another, read in runs; short where the file is cut."""
-        offsets, sizes = rows["offset"].astype(np.int64), rows["size"].astype(np.int64)
-        if len(rows) == 0:
-            return b""
-        breaks = np.flatnonzero(offsets[1:] != offsets[:-1] + sizes[:-1]) + 1
-        starts = np.concatenate([[0], breaks])
-        totals = np.add.reduceat(sizes, starts)
-        parts = [_pread(self._data_fd, n, o) for n, o in zip(totals.tolist(), offsets[starts].tolist(), strict=True)]
-        # A short part would shift those after it: zeros keep every block in its place, to fail on its own.
-        parts = [p.ljust(n, b"\0") for p, n in zip(parts, totals.tolist(), strict=True)]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _positions(entries: Journal, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where in a chunk's records each wanted block is; -1 for none. A whole chunk has them all."""
-    numbers = entries["block"].astype(np.int64)
-    if len(numbers) == 0:
-        return np.full(len(wanted), -1, np.int64)
-    if numbers[-1] == WHOLE:
-        return np.full(len(wanted), len(numbers) - 1, np.int64)
-    at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1).astype(np.int64)
-    return np.where(numbers[at] == wanted, at, -1)
-
-
-def _unknown(record: BlockRecord, known: Journal) -> BlockRecord | None:
-    """The part of a record that is not kept yet."""
-    fresh = record.ids[_positions(known, record.ids.astype(np.int64)) < 0]
-    return record.pick(fresh.tolist()) if len(fresh) else None
-
-
-def _key(root: str, dataset_id: str, version: str) -> str:
-    """Directory of a version. The root is part of it: ids are what a publisher says they are."""
-    dataset = hashlib.blake2b(f"{root}\0{dataset_id}".encode("utf-8", "surrogatepass"), digest_size=16)
-    return f"{dataset.hexdigest()}/{hashlib.blake2b(version.encode(), digest_size=16).hexdigest()}"
-
-
-def _read_meta(path: Path) -> dict[str, Any] | None:
+def _read_pins(path: Path) -> dict[str, Pin]:
+    """The pins that were written down; none when that cannot be read."""
     try:
-        meta = json.loads(path.read_bytes())
+        form = json.loads(path.read_bytes())
+        pins = [Pin(str(item["root"]), str(item["id"]), str(item["path"])) for item in form["pins"]]
     except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError):
-        return None
-    return meta if isinstance(meta, dict) else None
-
-
-def _same_meta(meta: dict[str, Any], expected: dict[str, Any]) -> bool:
-    # Links to one dataset share its cache, so the path may be another.
-    return all(meta.get(name) == expected[name] for name in expected if name != "path")
-
-
-def _make_version(path: Path, meta: dict[str, Any]) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    part = path / f"{_META}{_PART}"
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        _pwrite(fd, json.dumps(meta).encode(), 0)
-    finally:
-        os.close(fd)
-    os.rename(part, path / _META)
-
-
-def _take_directory(directory: Path) -> tuple[Path, int]:
-    """The directory, or the first of its namesakes that no other process has, and the lock on it."""
-    taken = ""
-    for number in range(1, _MAX_DIRECTORIES + 1):
-        path = directory if number == 1 else directory.with_name(f"{directory.name}-{number}")
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-            fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            _logger.warning("the cache directory %s cannot be used (%s): reading without a cache", path, error)
-            return path, -1
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                taken = taken or os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-                os.close(fd)
-                continue
-            # A file system with no locks: checksums still keep every answer right.
-            _logger.warning("%s cannot be locked (%s): let no other server use it", path, error)
-        if number > 1:
-            _logger.warning("%s is in use by process %s: this one keeps its cache in %s", directory, taken, path)
-        with suppress(OSError):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        return path, fd
-    path = directory.with_name(f"{directory.name}-{os.getpid()}")
-    _logger.warning("%s and its namesakes are all in use: this process keeps its cache in %s", directory, path)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path, -1
-
-
-def _pread(fd: int, nbytes: int, offset: int) -> bytes:
-    """Up to ``nbytes``; less only at the end of the file."""
-    if nbytes <= 0:
-        return b""
-    first = os.pread(fd, nbytes, offset)
-    if len(first) in (0, nbytes):
-        return first
-    parts, done = [first], len(first)
-    while done < nbytes and (part := os.pread(fd, nbytes - done, offset + done)):
-        parts.append(part)
-        done += len(part)
-    return b"".join(parts)
-
-
-def _pwrite(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _logger.warning("%s cannot be read (%s): nothing is pinned", path, error)
+        return {}
+    return {dataset_key(pin.root, pin.id): pin for pin in pins}
