@@ -162,7 +162,7 @@ def _measure_link(
                 samples += measure_run(site, peers, size, run, seed + run, truth)
             for peer in peers:
                 if "crowd" in tables and "field" in peer.datasets:
-                    nreads = 5 if options.quick else 25
+                    nreads = 5 if options.quick else 10
                     crowds.append(measure_crowd(site, peer, size, nreads, seed, truth))
                 if "listing" in tables and peer.has_listing:
                     lists.append(measure_listing(site, peer))
