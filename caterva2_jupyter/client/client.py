@@ -13,6 +13,7 @@ from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
 from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
 from .address import DatasetAddress, parse_address
+from .cache_policy import CachePolicy, parse_cache_policy
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
 from .progress import Progress
@@ -31,6 +32,7 @@ def connect(
     username: str | None = None,
     password: str | None = None,
     max_nbytes: int = DEFAULT_MAX_NBYTES,
+    cache: CachePolicy = "auto",
     connect_timeout_s: float = 5.0,
     progress_timeout_s: float = 60.0,
     tls_ca: str | None = None,
@@ -49,6 +51,10 @@ def connect(
         Of a user, where the subscriber has users.
     max_nbytes : int
         Decoded bytes above which ``numpy.asarray(array)`` and ``file.read()`` refuse; 1 GiB by default.
+    cache : {"auto", "fill", "bypass"}
+        ``auto``: a read is answered by what moves fewer bytes, the exact values or the blocks that hold them, which
+        are kept; where reads come back, blocks are fetched. ``fill``: always blocks. ``bypass``: exact values
+        wherever they can be had (up to 8 MiB), no blocks for the cache.
     connect_timeout_s, progress_timeout_s : float
         Seconds until a connection stands; longest silence in an answer.
     tls_ca : str, optional
@@ -61,7 +67,7 @@ def connect(
     Raises
     ------
     ConfigError
-        When the address, or what was found in its place, cannot be used.
+        When the address, or what was found in its place, cannot be used, or there is no such cache policy.
 
     Examples
     --------
@@ -72,7 +78,7 @@ def connect(
     found = find_service(url, token, username, password)
     timeouts = Timeouts(connect_timeout_s, progress_timeout_s)
     transport = Transport(found.url, found.credentials, timeouts, found.tls_ca if tls_ca is None else tls_ca)
-    return Client(Session(Service(transport), max_nbytes))
+    return Client(Session(Service(transport), max_nbytes, parse_cache_policy(cache)))
 
 
 def open_address(address: str) -> RemoteObject:

@@ -11,20 +11,26 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core.answer_choice import Answer, Mode, can_slice, choose_answer, predict
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.dtypes import is_vlen
+from ..core.exact_slice import PieceAssembler, selection_digest
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
 from ..core.wire import End, Preamble, ReadRequest, RecordParser
 from ..errors import DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
+from .cache_policy import CachePolicy, is_near, read_mode
 from .progress import Progress
 from .service import Service
+
+if TYPE_CHECKING:
+    from ..core.assembly import Assembler
 
 __all__ = ["Reader", "plan_windows"]
 
@@ -130,6 +136,44 @@ class _Receiver:
         return self._done + int(np.argmax(self._missing))
 
 
+class _ExactReceiver:
+    """Takes an answer of either kind: the exact slice, or blocks for an assembler."""
+
+    def __init__(self, entry: Entry, plan: BlockPlan, assembler: Assembler) -> None:
+        self._entry, self._plan, self._box = entry, plan, assembler
+        self._blocks = _Receiver(plan, _Piece(0, plan.nblocks), assembler.add)
+        self._pieces: PieceAssembler | None = None
+        self.answer: Answer | None = None
+
+    def take(self, item: Preamble | BlockRecord | End) -> None:
+        if isinstance(item, Preamble):
+            self.answer = item.answer
+            if (item.id, item.version) != (self._entry.id, self._entry.version):
+                raise IntegrityError(f"the answer is about another dataset than {self._entry.path}")
+            if item.digest:
+                if item.digest != selection_digest(self._plan.selection):
+                    raise IntegrityError(f"the answer is another slice of {self._entry.path}")
+                self._pieces = PieceAssembler(self._plan.geometry, self._plan.selection)
+        elif isinstance(item, BlockRecord):
+            if self._pieces is not None:
+                self._pieces.add(item)
+            else:
+                self._blocks.take(item)
+
+    @property
+    def received(self) -> int:
+        """How many blocks, from the first on, are in their place."""
+        return self._blocks.received
+
+    def finish(self) -> npt.NDArray[Any]:
+        """The box, when all of it came."""
+        if self._pieces is None:
+            self._blocks.finish()
+            return self._box.out
+        self._pieces.finish()
+        return self._pieces.out
+
+
 class Reader:
     """Reads selections of datasets from a service.
 
@@ -148,7 +192,14 @@ class Reader:
         if pool is not None and pool[0] == os.getpid():
             pool[1].shutdown(wait=False, cancel_futures=True)
 
-    def read(self, root: str, entry: Entry, selection: Selection, progress: Progress | None = None) -> npt.NDArray[Any]:
+    def read(
+        self,
+        root: str,
+        entry: Entry,
+        selection: Selection,
+        progress: Progress | None = None,
+        cache: CachePolicy = "auto",
+    ) -> npt.NDArray[Any]:
         """The box of a selection of ``entry``'s version.
 
         Returns
@@ -168,8 +219,60 @@ class Reader:
         assert geometry is not None
         assembler = Assembler(geometry, selection)
         if selection.size:
-            self.receive(root, entry, selection, assembler.add, progress)
+            plan = BlockPlan(geometry, selection)
+            if (box := self._read_exact(root, entry, plan, assembler, read_mode(cache), progress)) is not None:
+                return box
+            else:
+                self.receive(root, entry, selection, assembler.add, progress)
         return assembler.out
+
+    def _read_exact(
+        self,
+        root: str,
+        entry: Entry,
+        plan: BlockPlan,
+        assembler: Assembler,
+        mode: Mode,
+        progress: Progress | None,
+    ) -> npt.NDArray[Any] | None:
+        """The box by one request that may be answered with the exact slice; None where blocks are to be asked for."""
+        if mode == "blocks" or not can_slice(plan.geometry, plan.selection):
+            return None
+        if choose_answer(mode, predict(entry, plan, plan.nblocks)) == "blocks":
+            return None
+        request = ReadRequest(
+            root,
+            entry.path,
+            entry.version,
+            plan.selection.to_json(),
+            mode=mode,
+            fast=is_near(self.service.url),
+        )
+        for _ in range(self.service.transport.timeouts.retries + 1):
+            receiver = _ExactReceiver(entry, plan, assembler)
+            begun = False
+            try:
+                with self.service.read(request) as answer:
+                    begun = True
+                    for item in _parsed(answer.parts(), Event()):
+                        receiver.take(item)
+                box = receiver.finish()
+            except DatasetChangedError:
+                raise changed(root, entry) from None
+            except (SourceUnavailableError, IntegrityError) as error:
+                # Before the answer began, the transport has tried again already; NotCached is an answer, not a fault.
+                if not begun or isinstance(error, NotCachedError):
+                    raise
+                if receiver.answer != "blocks":
+                    continue
+                rest = _Piece(receiver.received, plan.nblocks)
+                if rest.first < rest.stop:
+                    self._fetch(root, entry, plan, rest, assembler.add, Event())
+                box = assembler.out
+            if progress is not None:
+                progress(box.nbytes, box.nbytes)
+            return box
+        return None
 
     def receive(
         self, root: str, entry: Entry, selection: Selection, place: Place, progress: Progress | None = None

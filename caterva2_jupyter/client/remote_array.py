@@ -15,6 +15,7 @@ from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
 from ..errors import TooLargeError
+from .cache_policy import CachePolicy, parse_cache_policy
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 from .session import Session
@@ -48,13 +49,45 @@ class RemoteArray(RemoteDataset):
     array([115.+115.j, 116.+116.j, 117.+117.j, 118.+118.j, 119.+119.j])
     """
 
-    def __init__(self, session: Session, root: str, entry: Entry, fields: tuple[Field, ...] = ()) -> None:
+    def __init__(
+        self,
+        session: Session,
+        root: str,
+        entry: Entry,
+        fields: tuple[Field, ...] = (),
+        cache: CachePolicy | None = None,
+    ) -> None:
         super().__init__(session, root, entry)
-        self._fields = fields
+        self._fields, self._cache = fields, cache
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, arguments = super().__reduce__()
-        return (_rebuild_field, (rebuild(*arguments), self._fields)) if self._fields else (rebuild, arguments)
+        if not self._fields and self._cache is None:
+            return rebuild, arguments
+        return _rebuild_view, (rebuild(*arguments), self._fields, self._cache)
+
+    def with_cache(self, cache: CachePolicy) -> RemoteArray:
+        """The same array, read under another cache policy (see ``connect``).
+
+        Parameters
+        ----------
+        cache : {"auto", "fill", "bypass"}
+
+        Returns
+        -------
+        RemoteArray
+            A new object of the same version; this one stays as it is.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such policy.
+
+        Examples
+        --------
+        >>> array.with_cache("fill")[:, 37, 53]                     # doctest: +SKIP
+        """
+        return RemoteArray(self._session, self._root, self._entry, self._fields, parse_cache_policy(cache))
 
     def _field_dtype(self) -> np.dtype[Any]:
         """Dtype of an item as stored, fields taken: may be a subarray."""
@@ -143,13 +176,13 @@ class RemoteArray(RemoteDataset):
         """
         if _is_field_key(key) and self.dtype.names is not None:
             np.empty(0, self.dtype)[key]  # NumPy says what is wrong with it
-            return RemoteArray(self._session, self._root, self._entry, (*self._fields, key))
+            return RemoteArray(self._session, self._root, self._entry, (*self._fields, key), self._cache)
         return self._read(parse_basic(key, self.shape))
 
     def _read(self, parsed: ParsedKey) -> Any:
         geometry = self._geometry
         stored = Selection(parsed.selection.axes[: geometry.ndim])
-        box: Any = self._session.reader.read(self._root, self._entry, stored)
+        box: Any = self._session.reader.read(self._root, self._entry, stored, cache=self._cache or self._session.cache)
         for field in self._fields:
             box = box[field]
         for number, axis in enumerate(parsed.selection.axes[geometry.ndim :], geometry.ndim):
@@ -254,5 +287,5 @@ def _item_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.subdtype[0] if dtype.subdtype is not None else dtype
 
 
-def _rebuild_field(array: RemoteArray, fields: tuple[Field, ...]) -> RemoteArray:
-    return RemoteArray(array._session, array.root, array.entry, fields)
+def _rebuild_view(array: RemoteArray, fields: tuple[Field, ...], cache: CachePolicy | None) -> RemoteArray:
+    return RemoteArray(array._session, array.root, array.entry, fields, cache)

@@ -80,7 +80,7 @@ class RemoteFile(RemoteDataset):
         DatasetChangedError, SourceUnavailableError, NotCachedError
         """
         parsed = parse_basic(key, self._geometry.shape)
-        box = self._session.reader.read(self._root, self._entry, parsed.selection)
+        box = self._session.reader.read(self._root, self._entry, parsed.selection, cache=self._session.cache)
         return bytes(parsed.apply(box).tobytes())
 
     def read(self) -> bytes:
@@ -106,7 +106,9 @@ class RemoteFile(RemoteDataset):
     def _read_bytes(self, start: int, stop: int) -> bytes:
         itemsize = max(self.itemsize, 1)
         first, last = start // itemsize, -(-stop // itemsize)
-        box = self._session.reader.read(self._root, self._entry, Selection((AxisRange(first, last),)))
+        box = self._session.reader.read(
+            self._root, self._entry, Selection((AxisRange(first, last),)), cache=self._session.cache
+        )
         return bytes(box.tobytes()[start - first * itemsize : stop - first * itemsize])
 
     def __repr__(self) -> str:

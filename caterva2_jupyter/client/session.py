@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ..core.metadata import Entry
 from ..errors import AccessDeniedError, AuthenticationError
+from .cache_policy import CachePolicy
 from .reader import Reader
 from .service import Service
 from .transport import NoSuchRouteError
@@ -26,16 +27,19 @@ class Session:
     service : Service
     max_nbytes : int
         Decoded bytes above which an array is not read whole without being asked in so many words.
+    cache : {"auto", "fill", "bypass"}
+        How reads use the service's cache unless an array says otherwise.
     """
 
-    def __init__(self, service: Service, max_nbytes: int = DEFAULT_MAX_NBYTES) -> None:
+    def __init__(self, service: Service, max_nbytes: int = DEFAULT_MAX_NBYTES, cache: CachePolicy = "auto") -> None:
         self.service = service
         self.max_nbytes = max_nbytes
+        self.cache = cache
         self.reader = Reader(service)
         self._followed: set[str] = set()
 
-    def __reduce__(self) -> tuple[type[Session], tuple[Service, int]]:
-        return Session, (self.service, self.max_nbytes)
+    def __reduce__(self) -> tuple[type[Session], tuple[Service, int, CachePolicy]]:
+        return Session, (self.service, self.max_nbytes, self.cache)
 
     def close(self) -> None:
         """Close connections and let the worker threads go."""

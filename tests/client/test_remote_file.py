@@ -77,7 +77,7 @@ def test_a_frame_of_items_is_sliced_in_items_and_returns_bytes(client: cat2.Clie
     class Session:
         class reader:
             @staticmethod
-            def read(root: str, entry: Entry, selection: object) -> np.ndarray:
+            def read(root: str, entry: Entry, selection: object, cache: str) -> np.ndarray:
                 (axis,) = selection.axes  # type: ignore[attr-defined]
                 return items[axis.start : axis.stop : axis.step].view("V4")
 
@@ -86,6 +86,7 @@ def test_a_frame_of_items_is_sliced_in_items_and_returns_bytes(client: cat2.Clie
             return entry
 
         max_nbytes = 1000
+        cache = "auto"
 
     file = cat2.RemoteFile(Session(), "foo", entry)  # type: ignore[arg-type]
     assert file[1:3] == items[1:3].tobytes()

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,11 +116,11 @@ def test_a_read_that_is_answered_with_a_page_is_refused(client: cat2.Client) -> 
 # N2, N3: cut short
 
 
-def _cube_answers(memory_service: MemoryService) -> tuple[bytes, bytes]:
-    """The body of the entry of the cube, and of the answer to a read of all of it."""
+def _cube_answers(memory_service: MemoryService, **how: Any) -> tuple[bytes, bytes]:
+    """The body of the entry of the cube, and of the answer to a read (of all of it)."""
     client = cat2.connect(memory_service.url)
     array = client["foo/cube"]
-    with array._session.service.read(ReadRequest("foo", array.path, array.version)) as answer:
+    with array._session.service.read(ReadRequest("foo", array.path, array.version, **how)) as answer:
         return json.dumps(client.metadata("foo/cube.b2nd")).encode(), answer.read(1 << 20)
 
 
@@ -157,6 +158,31 @@ def test_a_read_that_breaks_goes_on_where_it_broke(
         assert np.array_equal(array[...], ARRAYS["cube.b2nd"])
         if fraction == 0.5:
             assert reads[1], "what had come is not asked for again"
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 0.6, 0.999])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_slice_that_breaks_is_asked_for_again(memory_service: MemoryService, fraction: float, flip: bool) -> None:
+    meta, records = _cube_answers(memory_service, selection=[[0, 4, 1], [2, 3, 1], [1, 2, 1]], mode="slice")
+    reads: list[bytes] = []
+
+    def answer(connection: socket.socket, line: str, number: int) -> None:
+        if "/meta" in line:
+            connection.sendall(response(meta))
+        elif "/read" in line:
+            reads.append(b"")
+            place = int(len(records) * fraction)
+            broken = records[:place] + bytes([records[place] ^ 1]) + records[place + 1 :] if flip else records[:place]
+            connection.sendall(response(broken if len(reads) == 1 else records, RECORDS_TYPE))
+        else:
+            connection.sendall(response(b"{}"))
+
+    with HostileServer(answer) as server:
+        array = cat2.connect(server.url, cache="bypass")["foo/cube"]
+        assert np.array_equal(array[0:4, 2, 1], ARRAYS["cube.b2nd"][0:4, 2, 1])
+        assert len(reads) == 2
+        with pytest.raises(cat2.IntegrityError):  # the slice of another selection
+            array[0:4, 3, 1]
 
 
 @pytest.mark.parametrize("what", ["flip", "swap", "drop", "repeat", "other", "gap", "garbage"])
