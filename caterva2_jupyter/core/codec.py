@@ -197,20 +197,29 @@ def encode_blocks(
     raw : bytes-like
         The decoded blocks, one after another; block-major, padded as the geometry says.
     """
-    nblocks = geometry.chunk_nblocks(nchunk)
     block_nbytes = geometry.block_nbytes
     chunk = _compress(raw, geometry.itemsize, block_nbytes, fast)
     layout = parse_layout(chunk, len(chunk))
+    # As of the whole chunk, whichever blocks are asked for: a block's bytes and head are the same in every answer.
+    chunk_nbytes = geometry.chunk_nbytes(nchunk)
     if layout.kind == "special":
-        return make_record(seed, nchunk, layout.head, ids, [b""] * len(ids))
+        return make_record(seed, nchunk, _with_sizes(layout.head, chunk_nbytes), ids, [b""] * len(ids))
     blocksize_fits = layout.blocksize == block_nbytes or (len(ids) == 1 and layout.blocksize == len(raw))
     if layout.kind == "whole" or not blocksize_fits or layout.nblocks != len(ids):
         # Blosc2 would not use that block size (tiny or odd ones): send the blocks as they are.
-        return make_record(seed, nchunk, _memcpy_head(geometry, len(raw)), ids, _split(raw, block_nbytes))
-    if len(ids) == nblocks and nblocks == 1:
-        return make_record(seed, nchunk, layout.head, ids, [_block(chunk, layout.offsets[0], layout.sizes[0])])
+        head = _with_sizes(_memcpy_head(geometry, len(raw)), chunk_nbytes, HEADER_NBYTES)
+        return make_record(seed, nchunk, head, ids, _split(raw, block_nbytes))
     bodies = [_block(chunk, o, s) for o, s in zip(layout.offsets, layout.sizes, strict=True)]
-    return make_record(seed, nchunk, layout.head, ids, bodies)
+    return make_record(seed, nchunk, _with_sizes(layout.head, chunk_nbytes, HEADER_NBYTES), ids, bodies)
+
+
+def _with_sizes(head: bytes, nbytes: int, cbytes: int | None = None) -> bytes:
+    """A chunk's head with other sizes in it; whoever decodes with it puts their own there."""
+    out = bytearray(head)
+    struct.pack_into("<i", out, 4, nbytes)
+    if cbytes is not None:
+        struct.pack_into("<i", out, 12, cbytes)
+    return bytes(out)
 
 
 def _block(chunk: bytes, offset: Any, size: Any) -> memoryview:

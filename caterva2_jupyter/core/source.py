@@ -16,9 +16,10 @@ from .blocks import BlockRecord
 from .catalog import CatalogPage, CatalogQuery, Cursor
 from .events import EventBatch
 from .metadata import Entry
+from .revalidation import SameRecord
 from .wire import ReadRequest
 
-__all__ = ["BlockStream", "FileStream", "Source"]
+__all__ = ["BlockStream", "ComparedStream", "FileStream", "Source"]
 
 
 @dataclass(slots=True)
@@ -45,6 +46,14 @@ class BlockStream:
     @property
     def answer(self) -> Answer:
         return "slice" if self.digest else "blocks"
+
+
+@dataclass(slots=True)
+class ComparedStream:
+    """The answer to a comparison: what is compared, and what is said of each chunk as it comes."""
+
+    entry: Entry
+    records: AsyncIterator[SameRecord]
 
 
 @dataclass(slots=True)
@@ -96,6 +105,17 @@ class Source(Protocol):
         DatasetChangedError
             When ``request.version`` is not the version now.
         SourceUnavailableError, NotCachedError
+        """
+        ...
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        """Say which of the request's ``known`` blocks are what they were in an older version.
+
+        Raises
+        ------
+        As ``read_blocks``.
+        RequestError
+            When the request has no ``known``, or not a digest for each chunk of it.
         """
         ...
 

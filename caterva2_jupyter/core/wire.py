@@ -9,8 +9,9 @@ little endian::
 
 ``crc`` is the CRC-32, seeded with ``checksum_seed(id, version)``, of the 32 bytes before it, the head and
 the table; each block's checksum covers what ``blocks`` says. Kinds: 1 blocks, 2 a piece of an exact slice
-(``exact_slice``; ``nchunk`` is its number), 4 error (the body is the JSON of an error), 5 end (``nchunk``
-counts the records sent). 3 is kept for blocks that are the same in a new version. The preamble says
+(``exact_slice``; ``nchunk`` is its number), 3 what is the same as in an older version (``revalidation``; rows
+have an 8-byte digest more, the head is the proof, there is no body; only where the request has ``known``), 4
+error (the body is the JSON of an error), 5 end (``nchunk`` counts the records sent). The preamble says
 ``"answer": "slice"`` with the digest of the selection where pieces follow. An answer without its end was cut
 short.
 """
@@ -23,7 +24,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -35,6 +36,7 @@ from .blocks import MAX_HEAD_NBYTES, BlockRecord, checksum_seed
 from .exact_slice import slice_seed
 from .metadata import Entry
 from .paths import split_address
+from .revalidation import DIGEST_NBYTES, SAME_DTYPE, KnownBlocks, SameRecord
 
 __all__ = [
     "RECORDS_TYPE",
@@ -42,10 +44,12 @@ __all__ = [
     "Preamble",
     "ReadRequest",
     "RecordParser",
+    "SameParser",
     "encode_end",
     "encode_error",
     "encode_preamble",
     "encode_record",
+    "encode_same",
     "pack_held",
     "unpack_held",
 ]
@@ -55,7 +59,7 @@ MAX_REQUEST_NBYTES = 64 << 20
 MAX_BLOCKS_PER_RECORD = 1 << 24
 _PREAMBLE = struct.Struct("<4sII")
 _RECORD = struct.Struct("<4sBBHQIIQI")
-_BLOCKS, _PIECE, _ERROR, _END = 1, 2, 4, 5
+_BLOCKS, _PIECE, _SAME, _ERROR, _END = 1, 2, 3, 4, 5
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _TABLE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4")])
 
@@ -80,6 +84,8 @@ class ReadRequest:
         there can be one. With a window blocks come in any case.
     fast : bool
         A slice is to be compressed quickly rather than well: the link is faster than that.
+    known : KnownBlocks or None
+        Blocks to be compared with those of an older version, rather than sent (``compare_blocks`` of a source).
     """
 
     root: str
@@ -90,6 +96,7 @@ class ReadRequest:
     held: npt.NDArray[np.bool_] | None = None
     mode: Mode = "blocks"
     fast: bool = False
+    known: KnownBlocks | None = None
 
     def to_json(self) -> dict[str, Any]:
         form: dict[str, Any] = {"path": f"{self.root}/{self.path}"}
@@ -105,6 +112,9 @@ class ReadRequest:
             form["mode"] = self.mode
         if self.fast:
             form["fast"] = True
+        if self.known is not None:
+            digests = base64.b64encode(self.known.digests).decode("ascii")
+            form["known"] = {"blocks": pack_held(self.known.blocks), "digests": digests}
         return form
 
     @classmethod
@@ -123,7 +133,7 @@ class ReadRequest:
             raise RequestError("the body is not JSON, or has a key twice") from None
         if not isinstance(form, Mapping):
             raise RequestError("a read request is a JSON object")
-        unknown = set(form) - {"path", "version", "selection", "window", "held", "mode", "fast"}
+        unknown = set(form) - {"path", "version", "selection", "window", "held", "mode", "fast", "known"}
         if unknown:
             raise RequestError(f"unknown key in a read request: {min(unknown)[:40]!r}")
         path, version, window = form.get("path"), form.get("version"), form.get("window")
@@ -141,6 +151,9 @@ class ReadRequest:
             raise RequestError("a window is [first, stop]")
         root, dataset = split_address(path)
         held = form.get("held")
+        known = None if form.get("known") is None else _known(form["known"])
+        if known is not None and (version is None or held is not None or mode != "blocks"):
+            raise RequestError("known goes with a version, and with neither held nor a mode")
         return cls(
             root=root,
             path=dataset,
@@ -150,7 +163,26 @@ class ReadRequest:
             held=None if held is None else unpack_held(held),
             mode=cast("Mode", mode),
             fast=fast,
+            known=known,
         )
+
+    def of_known(self) -> ReadRequest:
+        """The read of those blocks that are to be compared."""
+        if self.known is None:
+            raise RequestError("this read compares nothing")
+        return replace(self, held=~self.known.blocks, known=None)
+
+
+def _known(form: Any) -> KnownBlocks:
+    if not isinstance(form, Mapping) or set(form) != {"blocks", "digests"}:
+        raise RequestError("known has blocks and digests")
+    try:
+        digests = base64.b64decode(form["digests"], validate=True)
+    except (ValueError, TypeError):
+        raise RequestError("digests are base64") from None
+    if len(digests) % DIGEST_NBYTES:
+        raise RequestError(f"a digest has {DIGEST_NBYTES} bytes")
+    return KnownBlocks(unpack_held(form["blocks"]), digests)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -247,6 +279,11 @@ def encode_record(
     return fixed, record.body
 
 
+def encode_same(same: SameRecord, seed: int) -> bytes:
+    """What is said of a chunk's known blocks."""
+    return _encode(_SAME, seed, same.nchunk, same.proof, same.rows.tobytes(), len(same.rows), 0)
+
+
 def encode_error(error: Caterva2Error, seed: int) -> bytes:
     """An error after the answer has begun."""
     body = json.dumps({**error_to_json(error), "status": error.status}).encode()
@@ -286,6 +323,8 @@ class RecordParser:
     >>> parser.close()
     """
 
+    _compared = False
+
     def __init__(self, max_record_nbytes: int = (1 << 31) + MAX_HEAD_NBYTES) -> None:
         self._max = max_record_nbytes
         self._buffer = bytearray()
@@ -305,8 +344,11 @@ class RecordParser:
         Caterva2Error
             The error that the source sent in the midst of its answer.
         """
+        return [item for item in self._feed(data) if not isinstance(item, SameRecord)]
+
+    def _feed(self, data: bytes | bytearray | memoryview) -> list[Preamble | BlockRecord | SameRecord | End]:
         self._buffer += data
-        items: list[Preamble | BlockRecord | End] = []
+        items: list[Preamble | BlockRecord | SameRecord | End] = []
         while len(self._buffer) >= self._need:
             if self._ended:
                 if self._buffer:
@@ -350,11 +392,11 @@ class RecordParser:
         self._need = _RECORD.size
         return preamble
 
-    def _record(self) -> BlockRecord | End | None:
+    def _record(self) -> BlockRecord | SameRecord | End | None:
         assert self._seed is not None
         assert self._about is not None
         magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(self._buffer)
-        table_size = nblocks * _TABLE.itemsize
+        table_size = nblocks * (SAME_DTYPE if kind == _SAME else _TABLE).itemsize
         if magic != b"C2BK" or head_size > MAX_HEAD_NBYTES or nblocks > MAX_BLOCKS_PER_RECORD or body_size > self._max:
             raise IntegrityError("not a record")
         table_start = _RECORD.size + head_size
@@ -385,6 +427,8 @@ class RecordParser:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise IntegrityError("malformed error record") from error
             raise error_from_json(form, status)
+        if self._compared:
+            return self._same(kind, nchunk, head_and_table, head_size, body)
         if kind != (_PIECE if self._about.answer == "slice" else _BLOCKS):
             raise IntegrityError(f"a record of unknown kind {kind}")
         table = np.frombuffer(head_and_table, _TABLE, nblocks, head_size)
@@ -399,3 +443,21 @@ class RecordParser:
         record.verify(self._about.seed)
         self._nrecords += 1
         return record
+
+    def _same(self, kind: int, nchunk: int, head_and_table: bytes, head_size: int, body: bytes) -> SameRecord:
+        proof = head_and_table[:head_size]
+        rows = np.frombuffer(head_and_table, SAME_DTYPE, offset=head_size)
+        if kind != _SAME or body or (len(proof), len(rows) > 0) not in ((DIGEST_NBYTES, False), (0, True)):
+            raise IntegrityError(f"a record of kind {kind} that compares nothing")
+        self._nrecords += 1
+        return SameRecord(nchunk, proof, rows)
+
+
+class SameParser(RecordParser):
+    """Parser of an answer to a request with ``known``: nothing but comparisons may come."""
+
+    _compared = True
+
+    def feed_same(self, data: bytes | bytearray | memoryview) -> list[Preamble | SameRecord | End]:
+        """As ``feed``."""
+        return [item for item in self._feed(data) if not isinstance(item, BlockRecord)]

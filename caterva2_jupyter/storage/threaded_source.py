@@ -33,10 +33,11 @@ from ..core.exact_slice import encode_pieces, piece_geometry, selection_digest, 
 from ..core.metadata import Entry
 from ..core.paths import parent
 from ..core.selection import Selection
-from ..core.source import BlockStream, FileStream
+from ..core.source import BlockStream, ComparedStream, FileStream
 from ..core.wire import ReadRequest
 from ..errors import DatasetChangedError, RequestError, SourceUnavailableError, TooLargeError, UnsupportedDatasetError
 from .catalog_store import CatalogStore
+from .comparison import compare_blocks
 from .event_hub import EventHub
 from .root import Root
 
@@ -161,6 +162,9 @@ class ThreadedSource:
         if answer == "slice":
             wanted = ((p, p.blocks) for p in plan)
         return _Planned(entry, plan, answer, _pieces(wanted, entry.geometry.block_nbytes))
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        return await compare_blocks(self, request, self._executor)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         if start < 0 or (stop is not None and stop < start):

@@ -52,9 +52,15 @@ class Flights:
 
     Until a dataset's chunks are seen to come in blocks, one request per chunk is under way at a time: a
     chunk that cannot be cut comes whole, whichever of its blocks is asked for.
+
+    Parameters
+    ----------
+    always_cut : bool
+        Nothing is fetched that could come whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, always_cut: bool = False) -> None:
+        self._always_cut = always_cut
         self._flights: dict[tuple[str, int, int], Flight] = {}
         self._cut: OrderedDict[str, bool] = OrderedDict()
 
@@ -112,7 +118,7 @@ class Flights:
 
     def is_cut(self, version: CachedVersion) -> bool:
         """Were chunks of this version seen to come in blocks?"""
-        return self._cut.get(version.key, False)
+        return self._always_cut or self._cut.get(version.key, False)
 
     def learn(self, version: CachedVersion, record: BlockRecord) -> None:
         """Do chunks of this version come in blocks?"""

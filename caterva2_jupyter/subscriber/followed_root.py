@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
 from ..core.metadata import Entry
-from ..core.source import BlockStream, FileStream, Source
+from ..core.source import BlockStream, ComparedStream, FileStream, Source
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, DatasetChangedError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
@@ -196,6 +196,9 @@ class FollowedRoot:
         except DatasetChangedError:
             self.tell(EventsLost())  # whatever told the change is slower than this read
             raise
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        return await self.upstream.compare_blocks(request)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         return await self.upstream.read_file(path, start, stop)

@@ -26,7 +26,7 @@ from ..core.dtypes import is_vlen
 from ..core.events import EventBatch
 from ..core.metadata import Entry
 from ..core.selection import Selection
-from ..core.source import BlockStream, FileStream
+from ..core.source import BlockStream, ComparedStream, FileStream
 from ..core.wire import RECORDS_TYPE, End, Preamble, ReadRequest, RecordParser
 from ..errors import (
     Caterva2Error,
@@ -37,6 +37,7 @@ from ..errors import (
     SourceUnavailableError,
 )
 from .link import Answer, Attempts, BrokenLinkError, Link, peer_error
+from .remote_comparison import RemoteComparison
 
 __all__ = ["RemoteSource"]
 
@@ -109,6 +110,17 @@ class RemoteSource:
         except BaseException:
             await records.aclose()
             raise
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        records = RemoteComparison(self._link, replace(request, root=self._root))
+        try:
+            about = await records.start()
+        except BaseException:
+            await records.aclose()
+            raise
+        known = self.known_entry(request.path, about.version)
+        stub = Entry(request.path, "array", id=about.id, version=about.version)
+        return ComparedStream(known if known is not None and known.id == about.id else stub, records)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         if start < 0 or (stop is not None and stop < start):

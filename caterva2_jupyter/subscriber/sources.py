@@ -23,7 +23,7 @@ from ..core.blocks import BlockRecord
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
 from ..core.metadata import Entry
-from ..core.source import BlockStream, FileStream, Source
+from ..core.source import BlockStream, ComparedStream, FileStream, Source
 from ..core.wire import ReadRequest
 from ..errors import (
     Caterva2Error,
@@ -35,6 +35,8 @@ from ..errors import (
     UnsupportedDatasetError,
 )
 from ..storage.block_cache import BlockCache, CachedVersion
+from ..storage.comparison import compare_blocks
+from .adoption import Adoption, Adoptions
 from .exact_answers import ExactAnswers, WantedSlice, listed
 from .flights import Flights, look_at_error
 from .remote_source import RemoteSource
@@ -86,6 +88,7 @@ class CachedSource:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._exact = ExactAnswers(cache)
         self._flights = Flights()
+        self._adoptions = Adoptions(lambda: self._source, cache, executor)
         self._slots = asyncio.Semaphore(FETCHES)
         self._slice_slots = asyncio.Semaphore(SLICES)
         self._ahead_nbytes = 0
@@ -107,6 +110,9 @@ class CachedSource:
                 self._entries.popitem(last=False)
         return entry
 
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        return await compare_blocks(self, request, self._executor)
+
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         return await self._source.read_file(path, start, stop)
 
@@ -115,6 +121,7 @@ class CachedSource:
 
     async def aclose(self) -> None:
         """Stop all fetches."""
+        await self._adoptions.aclose()
         await self._flights.aclose()
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
@@ -142,7 +149,8 @@ class CachedSource:
             return stream
         request = replace(request, mode="blocks")
         segments = await self._run(Segments, entry, request)
-        records = _CachedRecords(self, version, request, segments)
+        adoption = await self._adoptions.begin(version, entry, request)
+        records = _CachedRecords(self, version, request, segments, adoption)
         try:
             await records.start()
         except BaseException:
@@ -235,12 +243,16 @@ class CachedSource:
         if (stream.entry.id, stream.entry.version) != (version.id, version.version):
             raise IntegrityError(f"root {self.root!r} answers about another dataset than {version.path!r}")
 
-    async def _segment(self, version: CachedVersion, request: ReadRequest, segment: Segment) -> list[BlockRecord]:
+    async def _segment(
+        self, version: CachedVersion, request: ReadRequest, segment: Segment, adoption: Adoption | None
+    ) -> list[BlockRecord]:
         """The records of a segment, in the plan's order."""
         wanted = segment.wanted()
         found, missing = await self._run(_read_cached, version, wanted)
         for records in found.values():
             self._flights.learn(version, records[0])
+        if missing and adoption is not None:
+            await self._take_over(version, segment, adoption, missing, found)
         while missing:
             flights, own = self._flights.join(version, missing)
             if own:
@@ -257,6 +269,26 @@ class CachedSource:
                 for flight in flights:
                     self._flights.leave(flight)
         return [record for nchunk in wanted for record in found.get(nchunk, ())]
+
+    async def _take_over(
+        self,
+        version: CachedVersion,
+        segment: Segment,
+        adoption: Adoption,
+        missing: dict[int, Ints],
+        found: dict[int, list[BlockRecord]],
+    ) -> None:
+        """Move what is the same in an older version from ``missing`` to ``found``."""
+        try:
+            await adoption.reach(segment.stop)
+        except NotCachedError:
+            raise
+        except (SourceUnavailableError, DeadlineError) as error:
+            raise _not_cached(version, missing, error) from error
+        taken, _ = await self._run(_read_cached, version, dict(missing))
+        for records in taken.values():
+            for record in records:
+                _take(record, missing, found)
 
     async def _fetch(
         self, version: CachedVersion, request: ReadRequest, segment: Segment, wanted: dict[int, Ints]
@@ -336,8 +368,16 @@ def _take(record: BlockRecord, missing: dict[int, Ints], found: dict[int, list[B
 class _CachedRecords:
     """Records of one read, some segments ahead of its consumer."""
 
-    def __init__(self, source: CachedSource, version: CachedVersion, request: ReadRequest, segments: Segments) -> None:
+    def __init__(
+        self,
+        source: CachedSource,
+        version: CachedVersion,
+        request: ReadRequest,
+        segments: Segments,
+        adoption: Adoption | None,
+    ) -> None:
         self._source, self._version, self._request, self._segments = source, version, request, segments
+        self._adoption = adoption
         self._pending: deque[tuple[asyncio.Task[list[BlockRecord]], int]] = deque()
         self._ready: deque[BlockRecord] = deque()
         self._planned = False
@@ -393,7 +433,7 @@ class _CachedRecords:
             if segment is None:
                 self._planned = True
                 return
-            task = asyncio.create_task(source._segment(self._version, self._request, segment))
+            task = asyncio.create_task(source._segment(self._version, self._request, segment, self._adoption))
             task.add_done_callback(look_at_error)
             self._pending.append((task, segment.cbytes))
             source._ahead_nbytes += segment.cbytes

@@ -62,7 +62,15 @@ from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
 from ..core.selection import Selection
 from ..core.source import BlockStream, Source
-from ..core.wire import RECORDS_TYPE, ReadRequest, encode_end, encode_error, encode_preamble, encode_record
+from ..core.wire import (
+    RECORDS_TYPE,
+    ReadRequest,
+    encode_end,
+    encode_error,
+    encode_preamble,
+    encode_record,
+    encode_same,
+)
 from ..errors import (
     Caterva2Error,
     DatasetChangedError,
@@ -106,6 +114,10 @@ YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
 
+R = TypeVar("R")
+Encoded = tuple[bytes, bytes | bytearray | memoryview]
+ASKER_HEADER = "Caterva2-Subscriber"
+
 
 class SourceDirectory(Protocol):
     """The roots that a service serves."""
@@ -142,6 +154,20 @@ class IdLookup(Protocol):
         ...
 
 
+@runtime_checkable
+class LoopGuard(Protocol):
+    """A directory whose roots come from services that may read from this one in turn."""
+
+    def check_asker(self, root: str, asker: str) -> None:
+        """Refuse a subscriber (``Caterva2-Subscriber``) that the root comes from.
+
+        Raises
+        ------
+        SourceUnavailableError
+        """
+        ...
+
+
 class Announcer(Protocol):
     """A service that can be told of a change that its file system does not tell."""
 
@@ -174,7 +200,11 @@ class SourceAnswers(JsonAnswers):
         super().initialize(**kwargs)
 
     def source_of(self, root: str) -> Source:
-        return self.sources.source(parse_root_name(root))
+        name = parse_root_name(root)
+        asker = self.request.headers.get(ASKER_HEADER)
+        if asker and isinstance(self.sources, LoopGuard):
+            self.sources.check_asker(name, asker)
+        return self.sources.source(name)
 
     def not_modified(self, etag: str) -> bool:
         """Send the ETag; 304 when the client has that already."""
@@ -285,24 +315,37 @@ class ReadAnswers(SourceAnswers):
             await self.while_connected(self._answer(source, request))
 
     async def _answer(self, source: Source, request: ReadRequest) -> None:
+        if request.known is not None:
+            compared = await source.compare_blocks(request)
+            seed = checksum_seed(compared.entry.id, compared.entry.version)
+            preamble = encode_preamble(compared.entry, with_entry=False)
+            await self._send(seed, preamble, compared.records, lambda same: (encode_same(same, seed), b""))
+            return
         stream = await source.read_blocks(request)
-        try:
-            await self._send(stream, with_entry=request.version is None)
-        finally:
-            await _close(stream.records)
+        seed = checksum_seed(stream.entry.id, stream.entry.version)
+        preamble = encode_preamble(stream.entry, request.version is None, stream.digest)
+        await self._send(seed, preamble, stream.records, lambda record: encode_record(record, seed, stream.answer))
 
-    async def _send(self, stream: BlockStream, *, with_entry: bool) -> None:
-        entry = stream.entry
-        seed = checksum_seed(entry.id, entry.version)
+    async def _send(
+        self, seed: int, preamble: bytes, records: AsyncIterator[R], encode: Callable[[R], Encoded]
+    ) -> None:
+        try:
+            await self._send_records(seed, preamble, records, encode)
+        finally:
+            await _close(records)
+
+    async def _send_records(
+        self, seed: int, preamble: bytes, records: AsyncIterator[R], encode: Callable[[R], Encoded]
+    ) -> None:
         # Before the status is sent: an error of the first record is an HTTP error.
-        record = await anext(stream.records, None)
+        record = await anext(records, None)
         self.set_header("Content-Type", RECORDS_TYPE)
         self.set_header("Cache-Control", "no-store")
-        self.write(encode_preamble(entry, with_entry, stream.digest))
+        self.write(preamble)
         nrecords, waiting = 0, 0
         try:
             while record is not None:
-                head, body = encode_record(record, seed, stream.answer)
+                head, body = encode(record)
                 self.write(head)
                 self.write(body if isinstance(body, bytes) else bytes(body))
                 nrecords += 1
@@ -310,7 +353,7 @@ class ReadAnswers(SourceAnswers):
                 if waiting >= PIECE_NBYTES:
                     await self.flush()  # until the socket has taken it: a slow client slows the source
                     waiting = 0
-                record = await anext(stream.records, None)
+                record = await anext(records, None)
         except Caterva2Error as error:
             self.write(encode_error(error, seed))
             return
@@ -530,7 +573,7 @@ class EventsAnswers(SourceAnswers, WebSocketHandler):
     async def answer_get(self) -> None:
         texts = self.query_texts()
         self._root = parse_root_name(texts.get("root", ""))
-        self._source = self.sources.source(self._root)
+        self._source = self.source_of(self._root)
         self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
         # The connection's whole life is in here.
         with self.limits.events.hold(self.client_key()):

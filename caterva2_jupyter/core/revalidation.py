@@ -1,0 +1,265 @@
+"""Which blocks of an older version are those of a new one: digests to send, answers to check.
+
+Who holds blocks of an older version sends one digest per chunk of them; the source answers in one word that
+the chunk's blocks are the same in the new version, or tells each block's digest. Equality is judged over the
+bytes (head and body), because a block's checksum depends on the version. What is the same is taken over
+only when the new version's checksum, as its source made it, holds over the bytes that are held.
+
+Values in, values out: nothing is read, kept or sent here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import RequestError
+from .blocks import BlockRecord, make_record
+from .metadata import Geometry
+
+__all__ = [
+    "DIGEST_NBYTES",
+    "SAME_DTYPE",
+    "ChunkMap",
+    "Comparison",
+    "KnownBlocks",
+    "SameRecord",
+    "adopt",
+    "chunk_digest",
+    "first_of_each",
+    "is_same_grid",
+]
+
+DIGEST_NBYTES = 8
+SAME_DTYPE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4"), ("digest", f"V{DIGEST_NBYTES}")])
+"""One row per block: its number, bytes, checksum under the new version, digest of head and body."""
+
+Rows = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBlocks:
+    """Blocks of which whoever asks has the bytes of an older version.
+
+    Attributes
+    ----------
+    blocks : ndarray of bool
+        One per block of the request's window.
+    digests : bytes
+        One ``chunk_digest`` per chunk that has such blocks, in the plan's order.
+    """
+
+    blocks: npt.NDArray[np.bool_]
+    digests: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SameRecord:
+    """What a source says of one chunk's known blocks.
+
+    Attributes
+    ----------
+    nchunk : int
+    proof : bytes
+        Of a chunk whose known blocks are all the same: digest of their numbers, sizes and new checksums
+        (``SAME_DTYPE``, without the digests). Empty for others.
+    rows : ndarray of ``SAME_DTYPE``
+        Of others: every known block as it is now, for whoever asks to compare.
+    """
+
+    nchunk: int
+    proof: bytes
+    rows: Rows
+
+
+def _rows(records: Iterable[BlockRecord]) -> Rows:
+    """Rows of all blocks, ascending; of a block that is there twice, the first."""
+    rows: dict[int, tuple[int, int, int, bytes]] = {}
+    for record in records:
+        for block, crc, body in record.blocks():
+            if block not in rows:
+                rows[block] = block, len(body), crc, _block_digest(record.head, body)
+    return np.array([rows[block] for block in sorted(rows)], SAME_DTYPE)
+
+
+def _block_digest(head: bytes, body: memoryview) -> bytes:
+    digest = hashlib.blake2b(len(head).to_bytes(4, "little") + head, digest_size=DIGEST_NBYTES)
+    digest.update(body)
+    return digest.digest()
+
+
+def _digest_of(rows: Rows, *fields: str) -> bytes:
+    columns = np.empty(len(rows), [(name, SAME_DTYPE[name]) for name in fields])
+    for name in fields:
+        columns[name] = rows[name]
+    return hashlib.blake2b(columns.tobytes(), digest_size=DIGEST_NBYTES).digest()
+
+
+def chunk_digest(records: Iterable[BlockRecord]) -> bytes:
+    """Digest of some blocks of one chunk, whatever their version.
+
+    Examples
+    --------
+    >>> one, other = (make_record(seed, 3, b"head", [1, 4], [b"a", b"b"]) for seed in (5, 6))
+    >>> chunk_digest([one]) == chunk_digest([other.pick([1]), other.pick([4])])
+    True
+    """
+    return _digest_of(_rows(records), "block", "digest")
+
+
+def _proof(rows: Rows) -> bytes:
+    return _digest_of(rows, "block", "size", "crc")
+
+
+def first_of_each(records: Iterable[BlockRecord]) -> list[BlockRecord]:
+    """The records of one chunk with each block once: where several have it, that of the first.
+
+    Either a whole chunk or blocks: whichever the first record is.
+    """
+    found: list[BlockRecord] = []
+    seen: set[int] = set()
+    for record in records:
+        if found and (record.is_whole or found[0].is_whole):
+            continue
+        fresh = [int(block) for block in record.ids if int(block) not in seen]
+        if fresh:
+            found.append(record.pick(fresh))
+            seen.update(fresh)
+    return found
+
+
+class Comparison:
+    """At the source: compares the known blocks of a request, chunk by chunk.
+
+    Parameters
+    ----------
+    digests : bytes
+        Of ``KnownBlocks``.
+    """
+
+    def __init__(self, digests: bytes) -> None:
+        self._digests = digests
+        self._position = 0
+        self._nchunk = -1
+        self._begun: list[Rows] = []
+
+    def add(self, records: Iterable[BlockRecord]) -> list[SameRecord]:
+        """Take the next blocks, in the plan's order; what is said of the chunks that they complete.
+
+        Raises
+        ------
+        RequestError
+            When the request has fewer digests than chunks.
+        """
+        said: list[SameRecord] = []
+        for record in records:
+            if record.nchunk != self._nchunk:
+                said += self._complete()
+                self._nchunk = record.nchunk
+            self._begun.append(_rows([record]))
+        return said
+
+    def finish(self) -> list[SameRecord]:
+        """Say that no more blocks come; what is said of the last chunk.
+
+        Raises
+        ------
+        RequestError
+            When the request has not one digest per chunk.
+        """
+        said = self._complete()
+        if self._position != len(self._digests):
+            raise RequestError("known has more digests than chunks with such blocks")
+        return said
+
+    def _complete(self) -> list[SameRecord]:
+        if not self._begun:
+            return []
+        rows = np.concatenate(self._begun)
+        rows = rows[np.unique(rows["block"], return_index=True)[1]]
+        self._begun = []
+        start, self._position = self._position, self._position + DIGEST_NBYTES
+        if self._position > len(self._digests):
+            raise RequestError("known has fewer digests than chunks with such blocks")
+        if _digest_of(rows, "block", "digest") == self._digests[start : self._position]:
+            return [SameRecord(self._nchunk, _proof(rows), rows[:0])]
+        return [SameRecord(self._nchunk, b"", rows)]
+
+
+def adopt(same: SameRecord, held: Sequence[BlockRecord], seed: int) -> list[BlockRecord]:
+    """Held blocks as records of the new version: those of which the source says that they are the same.
+
+    Parameters
+    ----------
+    same : SameRecord
+    held : sequence of BlockRecord
+        Verified blocks of older versions of that chunk. A block may be in several; when all are said to be
+        the same, the first counts (``first_of_each``).
+    seed : int
+        ``checksum_seed`` of the new version.
+
+    Returns
+    -------
+    list of BlockRecord
+        None of which the source's new checksum does not hold: those are to be fetched.
+    """
+    if same.proof:
+        first = [_renewed(record, same.nchunk, seed) for record in first_of_each(held)]
+        return first if _proof(_rows(first)) == same.proof else []
+    told = {int(row["block"]): row.tobytes() for row in same.rows}
+    adopted: list[BlockRecord] = []
+    for record in held:
+        asked = [int(block) for block in record.ids if int(block) in told]
+        if not asked:
+            continue
+        renewed = _renewed(record.pick(asked), same.nchunk, seed)
+        equal = [int(row["block"]) for row in _rows([renewed]) if told[int(row["block"])] == row.tobytes()]
+        if equal:
+            adopted.append(renewed.pick(equal))
+            for block in equal:
+                del told[block]
+    return adopted
+
+
+def _renewed(record: BlockRecord, nchunk: int, seed: int) -> BlockRecord:
+    bodies = [body for _, _, body in record.blocks()]
+    return make_record(seed, nchunk, record.head, record.ids.tolist(), bodies)
+
+
+def is_same_grid(older: Geometry, newer: Geometry) -> bool:
+    """Can blocks of one be blocks of the other? Only the lengths of axes may differ."""
+    return older.ndim == newer.ndim and all(
+        getattr(older, name) == getattr(newer, name) for name in ("chunks", "blocks", "dtype", "layout", "padded")
+    )
+
+
+class ChunkMap:
+    """Where the chunks of a new version were in an older one, whose grid may have had another shape.
+
+    Examples
+    --------
+    >>> old, new = (Geometry((4, n), (2, 2), (1, 2), np.dtype("i4")) for n in (4, 6))
+    >>> [ChunkMap(old, new).older(nchunk) for nchunk in range(6)]
+    [0, 1, None, 2, 3, None]
+    """
+
+    def __init__(self, older: Geometry, newer: Geometry) -> None:
+        self._newer, self._grid = newer, older.grid
+        self._nchunks = older.nchunks
+        # Numbers stay what they are where only the first axis grew.
+        self._is_identity = older.grid[1:] == newer.grid[1:]
+
+    def older(self, nchunk: int) -> int | None:
+        """The number that a chunk had; None when it was not there."""
+        if self._is_identity:
+            return nchunk if nchunk < self._nchunks else None
+        number = 0
+        for at, length in zip(self._newer.chunk_coords(nchunk), self._grid, strict=True):
+            if at >= length:
+                return None
+            number = number * length + at
+        return number
