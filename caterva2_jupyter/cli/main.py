@@ -19,6 +19,7 @@ from ..errors import (
     Caterva2Error,
     DatasetChangedError,
     DatasetNotFoundError,
+    NotCachedError,
     RootNotFoundError,
     SelectionError,
     SourceUnavailableError,
@@ -32,6 +33,7 @@ _CURES: tuple[tuple[type[Exception], str], ...] = (
     (AuthenticationError, "give --username and --password, or --token"),
     (DatasetChangedError, "run the command again"),
     (SelectionError, "`cat2cli info DATASET` tells its shape"),
+    (NotCachedError, "`cat2cli roots` tells when the publisher is back"),
     (SourceUnavailableError, "is the subscriber running? Start cat2sub, or name another with --subscriber URL"),
 )
 
@@ -144,7 +146,9 @@ def _connection(options: argparse.Namespace) -> tuple[str | None, str | None, st
 def _one_line(error: Caterva2Error) -> str:
     message = " ".join(str(error).split())
     cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
-    return f"{message}: {cure}" if cure and cure not in message else message
+    if not cure or cure in message:
+        return message
+    return f"{message} {cure}" if message.endswith("?") else f"{message}: {cure}"
 
 
 if __name__ == "__main__":

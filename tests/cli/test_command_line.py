@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from caterva2_jupyter.cli.commands import _split_slice
-from caterva2_jupyter.cli.main import main
+from caterva2_jupyter.cli.main import _one_line, main
 from caterva2_jupyter.cli.output import Output, inert
-from caterva2_jupyter.errors import SelectionError
+from caterva2_jupyter.errors import Caterva2Error, NotCachedError, RootNotFoundError, SelectionError, TooLargeError
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,18 @@ def test_json_is_exact_and_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text.isascii()
     assert json.loads(text) == {"name\n": "é"}
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RootNotFoundError("no root 'x': is it running?"),
+            "no root 'x': is it running? `cat2cli roots` lists the roots",
+        ),
+        (NotCachedError("it is away"), "it is away: `cat2cli roots` tells when the publisher is back"),
+        (TooLargeError("it is large"), "it is large"),
+    ],
+)
+def test_an_error_is_one_line_with_its_own_cure(error: Caterva2Error, line: str) -> None:
+    assert _one_line(error) == line
