@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from mimetypes import MimeTypes
 from pathlib import Path
 from threading import Lock
@@ -40,7 +41,7 @@ from .blosc2_file import SPARSE_INDEX, FrameFile, FrameIndex, open_frame, read_b
 from .frame_format import decode_metalayer, decode_vlmeta
 from .generation import Generation, version_tag
 from .plain_file import plain_geometry, read_parts, read_plain_blocks
-from .root import KnownEntry, Root, StoredFile
+from .root import KnownEntry, ReadChunk, Root, StoredFile
 from .safe_open import OpenedPath, open_directory, open_file, read_at
 
 __all__ = ["INLINE_ATTRS_NBYTES", "DirectoryRoot", "StoredTree", "StoredTreeFactory"]
@@ -577,6 +578,15 @@ class DirectoryRoot(Root):
                 return tree[0].read_chunk(replace(entry, path=tree[1]), projection, blocks)
             assert file is not None
             return read_plain_blocks(file.fd, entry.geometry, seed, projection.nchunk, blocks)
+
+    @contextmanager
+    def reading(self, entry: Entry) -> Iterator[ReadChunk]:
+        if entry.geometry is None or entry.storage.get("format") not in _FRAME_FORMATS:
+            yield partial(self.read_chunk, entry)
+            return
+        seed = checksum_seed(entry.id, entry.version)
+        with self._frame(entry) as (frame, index):
+            yield lambda projection, blocks: read_blocks(frame, index, seed, projection.nchunk, blocks)
 
     def attributes(self, entry: Entry) -> Entry:
         if entry.attrs_inline:

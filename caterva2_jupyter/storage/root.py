@@ -8,8 +8,10 @@ worker threads, several at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..core.blocks import BlockRecord
@@ -17,7 +19,9 @@ from ..core.chunk_grid import ChunkProjection
 from ..core.events import Event
 from ..core.metadata import Entry
 
-__all__ = ["KnownEntry", "Root", "StoredFile"]
+__all__ = ["KnownEntry", "ReadChunk", "Root", "StoredFile"]
+
+ReadChunk = Callable[[ChunkProjection, Sequence[int]], list[BlockRecord]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,13 @@ class Root(ABC):
             When the file is damaged there.
         UnsupportedDatasetError
         """
+
+    def reading(self, entry: Entry) -> AbstractContextManager[ReadChunk]:
+        """A context manager of ``read_chunk`` for several chunks of a dataset, whose file may be opened once for all.
+
+        What was read is good when the context has been left without an error.
+        """
+        return nullcontext(partial(self.read_chunk, entry))
 
     @abstractmethod
     def read_file(self, entry: Entry, start: int, stop: int | None) -> StoredFile:

@@ -44,9 +44,11 @@ from .root import Root
 __all__ = ["ThreadedSource"]
 
 PIECE_NBYTES = 1 << 20
-"""Decoded bytes of what one call in a thread reads (one block at least)."""
+"""Decoded bytes of what the first call in a thread reads (one block at least): the answer begins soon."""
+LATER_PIECE_NBYTES = 2 << 20
+"""The same of the calls after it: a call costs about as much as reading 100 kB."""
 MAX_CHUNKS_PER_PIECE = 256
-PIECES_AHEAD = 4
+PIECES_AHEAD = 3
 PIECES_PLANNED = 64
 MAX_WINDOWED_CHUNKS = 10_000_000
 SLICES_AT_ONCE = 8
@@ -116,12 +118,13 @@ class ThreadedSource:
     # What is in it
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
-        planned = await self._run(self._plan, request)
+        planned, first, done = await self._run(self._begin, request)
         if planned.answer == "slice":
             async with self._slicing:
                 return await self._slice(planned, request.fast)
         entry = planned.entry
-        records = _RecordStream(entry, planned.pieces, self._executor, partial(_read_piece, self._files, entry))
+        read = partial(_read_piece, self._files, entry)
+        records = _RecordStream(entry, planned.pieces, self._executor, read, first, done)
         try:
             # A dataset that changed is told before the answer begins.
             await records.start()
@@ -129,6 +132,16 @@ class ThreadedSource:
             await records.aclose()
             raise
         return BlockStream(entry, records)
+
+    def _begin(self, request: ReadRequest) -> tuple[_Planned, list[_Piece], _PieceRecords | None]:
+        """The plan with its first pieces; a read of one piece is done at once, in this one call of a thread."""
+        planned = self._plan(request)
+        if planned.answer == "slice":
+            return planned, [], None
+        first = list(islice(planned.pieces, PIECES_PLANNED))
+        if len(first) != 1:
+            return planned, first, None
+        return planned, [], _read_piece(self._files, planned.entry, first[0])
 
     async def _slice(self, planned: _Planned, fast: bool) -> BlockStream:
         """The exact slice, made before the answer begins: it is small (``answer_choice``)."""
@@ -348,22 +361,25 @@ def _not_held(
 
 
 def _pieces(wanted: Iterable[tuple[ChunkProjection, Ints]], block_nbytes: int) -> Iterator[_Piece]:
-    """Group small chunks, and split large ones, in pieces of about ``PIECE_NBYTES``."""
+    """Group small chunks, and split large ones, in pieces of about ``PIECE_NBYTES``, later ``LATER_PIECE_NBYTES``."""
     most = max(1, PIECE_NBYTES // max(block_nbytes, 1))
+    later = max(1, LATER_PIECE_NBYTES // max(block_nbytes, 1))
     group: list[_Part] = []
     count = 0
     for projection, blocks in wanted:
         if group and (count + len(blocks) > most or len(group) >= MAX_CHUNKS_PER_PIECE):
             yield _Piece(group)
-            group, count = [], 0
+            group, count, most = [], 0, later
         if len(blocks) <= most:
             group.append(_Part(projection, blocks, blocks))
             count += len(blocks)
             continue
         yield _Piece([_Part(projection, blocks[:most], blocks)])
-        for start in range(most, len(blocks), most):
+        start, most = most, later
+        while start < len(blocks):
             some = blocks[start : start + most]
             yield _Piece([_Part(projection, some, some)], is_rest=True)
+            start += most
     if group:
         yield _Piece(group)
 
@@ -372,14 +388,20 @@ class _RecordStream:
     """Records of a read in order, a few pieces ahead of their consumer."""
 
     def __init__(
-        self, entry: Entry, pieces: Iterator[_Piece], executor: Executor, read: Callable[[_Piece], _PieceRecords]
+        self,
+        entry: Entry,
+        pieces: Iterator[_Piece],
+        executor: Executor,
+        read: Callable[[_Piece], _PieceRecords],
+        planned: Sequence[_Piece] | None = None,
+        done: _PieceRecords | None = None,
     ) -> None:
         self._entry, self._pieces, self._executor, self._read = entry, pieces, executor, read
-        self._planned: deque[_Piece] = deque()
-        self._all_planned = False
+        self._planned: deque[_Piece] = deque(planned or ())
+        self._all_planned = planned is not None and len(planned) < PIECES_PLANNED
         self._pending: deque[asyncio.Future[_PieceRecords]] = deque()
         self._begun: asyncio.Future[_PieceRecords] | None = None  # the first piece of a split chunk
-        self._ready: deque[BlockRecord] = deque()
+        self._ready: deque[BlockRecord] = deque(done.records if done is not None else ())
 
     def __aiter__(self) -> AsyncIterator[BlockRecord]:
         return self
@@ -461,17 +483,22 @@ def _without(piece: _Piece, sent: Ints | None) -> _Piece:
 def _read_piece(root: Root, entry: Entry, piece: _Piece) -> _PieceRecords:
     records: list[BlockRecord] = []
     sent: Ints | None = np.empty(0, np.int64)
-    for part in piece.parts:
-        sent = np.empty(0, np.int64)
-        for record in root.read_chunk(entry, part.projection, part.blocks.tolist()):
-            if record.is_whole:
-                records.append(record)
-                sent = None
-                break
-            ids = np.intersect1d(record.ids.astype(np.int64), part.welcome, assume_unique=True)
-            if len(ids):
-                records.append(record.pick(ids.tolist()))
-                sent = np.union1d(sent, ids)
+    with root.reading(entry) as read_chunk:
+        for part in piece.parts:
+            sent = np.empty(0, np.int64)
+            wanted = part.blocks.tolist()
+            for record in read_chunk(part.projection, wanted):
+                if record.is_whole:
+                    records.append(record)
+                    sent = None
+                    break
+                ids = record.ids.astype(np.int64)
+                if len(ids) != len(part.blocks) or not np.array_equal(ids, part.blocks):
+                    ids = np.intersect1d(ids, part.welcome, assume_unique=True)
+                    record = record.pick(ids.tolist()) if len(ids) else record
+                if len(ids):
+                    records.append(record)
+                    sent = np.union1d(sent, ids) if len(sent) else ids
     return _PieceRecords(records, sent)
 
 

@@ -75,8 +75,9 @@ def test_a_large_chunk_is_read_in_pieces_of_bounded_size():
     async def scenario():
         async with counted(NOISE, **ONE_CHUNK) as (source, root):
             assert np.array_equal(await read_array(source, "a"), NOISE)
-            assert len(root.calls) == 4
-            assert all(len(blocks) * 80_000 <= threaded_source.PIECE_NBYTES for _, blocks in root.calls)
+            assert len(root.calls) == 3
+            assert len(root.calls[0][1]) * 80_000 <= threaded_source.PIECE_NBYTES
+            assert all(len(blocks) * 80_000 <= threaded_source.LATER_PIECE_NBYTES for _, blocks in root.calls)
 
     asyncio.run(scenario())
 
@@ -122,7 +123,7 @@ def test_reading_ahead_stops_where_nobody_consumes():
             stream = await source.read_blocks(ReadRequest("foo", "a"))
             await asyncio.wait_for(_until(lambda: len(root.calls) >= 65), 20)
             await asyncio.sleep(0.05)  # nothing to poll for: it must not go on
-            most = (threaded_source.PIECES_AHEAD + 1) * threaded_source.PIECE_NBYTES // 16_000
+            most = (threaded_source.PIECES_AHEAD + 1) * threaded_source.LATER_PIECE_NBYTES // 16_000
             assert len(root.calls) <= most
             await stream.records.aclose()
 
