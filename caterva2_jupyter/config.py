@@ -77,6 +77,8 @@ SETTINGS = _table(
     ("subscriber", "cachedir", "text", "", "Where the cache is, when not under `statedir`."),
     ("subscriber", "cachequota", "nbytes", "10G", "Bytes that cached blocks may take."),
     ("subscriber", "publishers", "texts", "[]", "URLs of publishers to follow with no broker."),
+    ("subscriber", "upstreams", "texts", "[]", "URLs of other subscribers to follow roots of; they keep what is read through them."),
+    ("subscriber", "republish", "texts", "[]", "Roots that are followed to announce through the broker, under their names, served from the cache."),
     ("subscriber", "follow", "texts", "[]", "Roots to follow from the start; others are followed when asked for."),
     ("subscriber", "secret", "text", "", "Signs logins; better given by the environment.", "CATERVA2_SECRET"),
     ("client", "url", "text", "http://localhost:8002", "The subscriber that clients talk to.", "CATERVA2_URL"),
@@ -85,6 +87,7 @@ SETTINGS = _table(
     ("client", "password", "text", "", "Password to log in with.", "CATERVA2_PASSWORD"),
     ("network", "token_file", "text", "", "File (mode 0600) with the lines `publish: TOKEN` and `read: TOKEN`, or one token for both; services then trust only each other."),
     ("network", "token", "text", "", "The same as text: `TOKEN`, or `publish=TOKEN,read=TOKEN`.", "CATERVA2_NETWORK_TOKEN"),
+    ("network", "mac", "bool", "false", "Services prove each answer to each other with a code that is keyed by the read token, so that a change on the way is noticed; all of them have to have it. TLS does more."),
     ("network", "insecure", "bool", "false", "Listen on other than loopback addresses without a token."),
     ("network", "tls_cert", "text", "", "Certificate (chain) of the services, PEM; they then serve https."),
     ("network", "tls_key", "text", "", "Its private key."),
@@ -147,6 +150,7 @@ class NetworkConfig:
     tls_cert: str = ""
     tls_key: str = ""
     tls_ca: str = ""
+    mac: bool = False
 
     def check_listen(self, address: Address) -> None:
         """Refuse to listen openly without a token.
@@ -204,6 +208,8 @@ class SubscriberConfig:
     follow: tuple[str, ...]
     secret: str = field(repr=False)
     network: NetworkConfig
+    upstreams: tuple[str, ...] = ()
+    republish: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +306,11 @@ class Config:
             if mode & 0o077:
                 raise ConfigError(f"{path} can be read by others: chmod 600 {path}")
         publish, read = _parse_tokens(text)
+        if get("mac") and not read:
+            raise ConfigError("[network] mac = true needs a read token as its key: set CATERVA2_NETWORK_TOKEN")
         return NetworkConfig(
             publish, read, bool(get("insecure")), str(get("tls_cert") or ""), str(get("tls_key") or ""),
-            str(get("tls_ca") or ""),
+            str(get("tls_ca") or ""), bool(get("mac")),
         )  # fmt: skip
 
     def _loglevel(self, section: str, ident: str, given: str | None) -> str:
@@ -387,6 +395,8 @@ class Config:
         http: str | None = None,
         broker: str | None = None,
         publishers: tuple[str, ...] = (),
+        upstreams: tuple[str, ...] = (),
+        republish: tuple[str, ...] = (),
         statedir: str | None = None,
         loglevel: str | None = None,
     ) -> SubscriberConfig:
@@ -408,6 +418,9 @@ class Config:
         urlbase = str(get("urlbase") or get("url") or "").rstrip("/")
         if urlbase and urlsplit(urlbase).scheme not in ("http", "https"):
             raise ConfigError(f"urlbase {urlbase!r} is not a URL: write http://host:port/prefix")
+        again = tuple(republish) or tuple(get("republish") or ())
+        if again and self._broker_address(broker) is None:
+            raise ConfigError("republish needs a broker: give --broker, or write a section [broker]")
         return SubscriberConfig(
             id=ident,
             http=address,
@@ -425,6 +438,8 @@ class Config:
             follow=tuple(get("follow") or ()),
             secret=secret,
             network=network,
+            upstreams=tuple(_publisher_url(u) for u in tuple(upstreams) or tuple(get("upstreams") or ())),
+            republish=again,
         )
 
     def client(

@@ -16,7 +16,7 @@ from typing import Any
 from ..core.catalog import Cursor
 from ..core.events import EventBatch
 from ..core.paths import parse_root_name
-from ..core.roots import AnnouncedRoot, owner_tag, parse_service_url
+from ..core.roots import AnnouncedRoot, owner_tag, parse_service_url, parse_via
 from ..errors import InvalidPathError, RequestError, SourceUnavailableError, TooLargeError
 from .outbox import Outbox
 from .registry import MAX_ROOTS, url_of
@@ -24,7 +24,7 @@ from .state_file import StateFile
 
 __all__ = ["Broker", "Connection", "parse_published_name"]
 
-MAX_EPOCH_CHARS = 100
+MAX_EPOCH_CHARS = MAX_TAG_CHARS = 100
 TELL_DELAY_S = 0.03
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,10 @@ class Broker:
             raise RequestError("a publisher's first message has to be its registration")
         cursor = _parse_cursor(form)
         http = parse_service_url(url_of(str(form.get("http"))))
-        changed = self._registry.register(name, http, owner_tag(owner))
+        origin, via = form.get("origin", ""), parse_via(form.get("via"))
+        if not isinstance(origin, str) or len(origin) > MAX_TAG_CHARS:
+            raise RequestError("the origin of a root is the tag of its owner")
+        changed = self._registry.register(name, http, owner_tag(owner), origin, via)
         if changed:
             # Before it is answered: a name must not be free again after a crash.
             await self._save()

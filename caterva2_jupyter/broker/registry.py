@@ -39,6 +39,7 @@ class Registry:
     -----
     A name belongs to the owner that took it first, online or not, until it is removed. A root without an
     owner (old REST) belongs to its address: the publisher there may give it an owner later, others may not.
+    Who announces the root of another (``origin``) has the name until that one comes for it.
     """
 
     def __init__(self, roots: Iterable[AnnouncedRoot] = ()) -> None:
@@ -57,13 +58,17 @@ class Registry:
         except KeyError:
             raise RootNotFoundError(f"no root {name!r}") from None
 
-    def register(self, name: str, http: str, owner: str) -> bool:
+    def register(self, name: str, http: str, owner: str, origin: str = "", via: tuple[str, ...] = ()) -> bool:
         """Take a name, or renew it.
 
         Parameters
         ----------
         owner : str
             Tag of the owner; ``""`` for a publisher that has none (old REST).
+        origin : str
+            Tag of the root's own publisher, when the owner announces what it has from there.
+        via : tuple of str
+            Ids of the subscribers that it comes through.
 
         Returns
         -------
@@ -80,16 +85,19 @@ class Registry:
         if known is None:
             if len(self._roots) >= MAX_ROOTS:
                 raise TooManyRequestsError(f"the broker knows {MAX_ROOTS} roots and takes no more")
-            self._roots[name] = AnnouncedRoot(name, http, owner, online=not owner)
+            self._roots[name] = AnnouncedRoot(name, http, owner, online=not owner, via=via, origin=origin)
             return True
         same_owner = owner == known.owner if known.owner and owner else http == known.http
-        if not same_owner:
+        comes_for_it = bool(owner) and owner == known.origin
+        if not (same_owner or comes_for_it):
             raise RootTakenError(
                 f"root {name!r} belongs to another publisher, at {host_and_port(known.http)}: publish under another "
                 "name, or start the publisher with the state directory that it had, or remove the root from the broker"
             )
-        renewed = replace(known, http=http, owner=owner or known.owner)
-        if owner and not known.owner:
+        renewed = replace(known, http=http)
+        if owner:
+            renewed = replace(renewed, owner=owner, origin=origin, via=via)
+        if owner and (comes_for_it or not known.owner):
             renewed = replace(renewed, online=False)
         self._roots[name] = renewed
         return renewed != known
@@ -184,10 +192,14 @@ class Registry:
 
     def to_json(self) -> dict[str, Any]:
         """What has to survive a restart; ``owner`` is a tag, nothing here is secret."""
-        form = {r.name: {"name": r.name, "http": host_and_port(r.http)} for r in self.roots()}
+        form: dict[str, dict[str, Any]] = {
+            r.name: {"name": r.name, "http": host_and_port(r.http)} for r in self.roots()
+        }
         for root in self.roots():
             if root.owner:
                 form[root.name] |= {"owner": root.owner, "url": root.http}
+            if root.origin:
+                form[root.name] |= {"origin": root.origin, "via": list(root.via)}
         return {"roots": form}
 
     @classmethod

@@ -7,6 +7,7 @@ subscribers say to each other about it.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,9 +16,11 @@ from ..errors import IntegrityError
 from .catalog import Cursor
 from .paths import parse_root_name
 
-__all__ = ["AnnouncedRoot", "host_and_port", "owner_tag", "parse_service_url"]
+__all__ = ["AnnouncedRoot", "host_and_port", "owner_tag", "parse_service_url", "parse_via"]
 
 MAX_URL_CHARS = 2048
+MAX_VIA = 64
+_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class AnnouncedRoot:
         would tell the contrary.
     epoch, seq
         Cursor of its catalog as last heard of; ``""`` and 0 when not known.
+    via : tuple of str
+        Ids of the subscribers that it comes through, that at ``http`` the last; empty from its publisher.
+    origin : str
+        ``owner_tag`` of its publisher, where another announces it (``owner`` is then the tag of that one).
     """
 
     name: str
@@ -44,13 +51,15 @@ class AnnouncedRoot:
     online: bool = False
     epoch: str = ""
     seq: int = 0
+    via: tuple[str, ...] = ()
+    origin: str = ""
 
     @property
     def cursor(self) -> Cursor | None:
         return Cursor(self.epoch, self.seq) if self.epoch else None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        form: dict[str, Any] = {
             "name": self.name,
             "http": self.http,
             "owner": self.owner,
@@ -58,6 +67,11 @@ class AnnouncedRoot:
             "epoch": self.epoch,
             "seq": self.seq,
         }
+        if self.via:
+            form["via"] = list(self.via)
+        if self.origin:
+            form["origin"] = self.origin
+        return form
 
     @classmethod
     def from_json(cls, form: Any) -> AnnouncedRoot:
@@ -76,11 +90,28 @@ class AnnouncedRoot:
                 online=form.get("online") is True,
                 epoch=str(form.get("epoch") or ""),
                 seq=int(form.get("seq") or 0),
+                via=parse_via(form.get("via")),
+                origin=str(form.get("origin") or ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, IntegrityError):
                 raise
             raise IntegrityError("malformed announcement of a root") from error
+
+
+def parse_via(form: Any) -> tuple[str, ...]:
+    """Ids of subscribers on a root's way, from text that nobody has checked.
+
+    Raises
+    ------
+    IntegrityError
+    """
+    if form is None:
+        return ()
+    ids = form if isinstance(form, list) and len(form) <= MAX_VIA else [None]
+    if not all(isinstance(i, str) and _ID.fullmatch(i) for i in ids):
+        raise IntegrityError("a root's way is a list of ids of subscribers")
+    return tuple(ids)
 
 
 def owner_tag(owner_id: str) -> str:

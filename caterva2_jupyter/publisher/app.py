@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import sys
 
 from tornado.web import Application
@@ -12,10 +11,10 @@ from tornado.web import Application
 from ..config import PublisherConfig, load_config
 from ..errors import ConfigError
 from ..web.access import RequestGuard, network_policy
+from ..web.publishing_link import BrokerLink
 from ..web.serve import Listener, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, Limits, bind
-from .broker_link import BrokerLink
 from .handlers import OLD_ROUTES
 from .publisher import Publisher
 
@@ -56,7 +55,7 @@ class PublisherService:
 
     async def start(self, listener: Listener) -> None:
         config = self._config
-        self.publisher.url = config.advertise or _reachable_url(listener)
+        self.publisher.url = config.advertise or listener.reachable_url
         await self.publisher.start()
         if config.broker is None:
             return
@@ -76,13 +75,6 @@ class PublisherService:
             self._linking.cancel()
             await asyncio.gather(self._linking, return_exceptions=True)
         await self.publisher.stop()
-
-
-def _reachable_url(listener: Listener) -> str:
-    """The listener's URL; with this machine's name when it listens on every interface."""
-    if listener.address.socket_path or listener.address.listen_host:
-        return listener.url
-    return listener.url.replace("//localhost:", f"//{socket.gethostname()}:", 1)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -65,7 +65,14 @@ class StandaloneSubscriber:
         return make_app(self.service, Logins(self._users, config.secret, self.service.executor, is_https=is_https))
 
     async def start(self, listener: Listener) -> None:
-        await self.service.start()
+        await self.service.start(self._reachable_url(listener))
+
+    def _reachable_url(self, listener: Listener) -> str:
+        """What others call it: ``urlbase`` if that was set, else where it really listens."""
+        given, own = urlsplit(self.config.urlbase), urlsplit(self.config.http.url)
+        if given.netloc != own.netloc:
+            return self.config.urlbase
+        return listener.reachable_url + given.path
 
     async def stop(self) -> None:
         await self.service.stop()
@@ -110,6 +117,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--publisher", metavar="URL", action="append", default=[], help="a publisher to follow with no broker"
     )
+    parser.add_argument(
+        "--upstream", metavar="URL", action="append", default=[], help="another subscriber to follow roots of"
+    )
+    parser.add_argument(
+        "--republish", metavar="ROOT", action="append", default=[], help="announce a followed root at the broker"
+    )
     parser.add_argument("--statedir", metavar="DIR", help="where state and cache are kept")
     parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
     options = parser.parse_args(argv)
@@ -119,6 +132,8 @@ def main(argv: list[str] | None = None) -> int:
             http=options.http,
             broker=options.broker,
             publishers=tuple(options.publisher),
+            upstreams=tuple(options.upstream),
+            republish=tuple(options.republish),
             statedir=options.statedir,
             loglevel=options.loglevel,
         )

@@ -44,10 +44,14 @@ _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """Whoever tells of the root says whether its source is there, and where its catalog is if that is known."""
+    """Whoever tells of the root says whether its source is there, and where its catalog is if that is known.
+
+    ``is_kept``: another subscriber serves it, which has a listing of its own while the publisher is away.
+    """
 
     online: bool
     cursor: Cursor | None = None
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +270,9 @@ class RootState:
             self._reason = "its publisher is away"
             self._in_sync = False
             self._listing = None
-            return []
+            # What was kept of it there is better than nothing, or than what is older.
+            is_news = stimulus.is_kept and stimulus.cursor not in (None, self.cursor)
+            return self._sync() if is_news else []
         if came_back:
             self._failures = 0
         if self._in_sync and not came_back and stimulus.cursor is None:

@@ -140,6 +140,7 @@ class SubscriberApp(ExtensionApp):
     )
     broker = Unicode("", help="Where the broker listens: host:port or the path of a unix socket.").tag(config=True)
     publishers = List(Unicode(), help="URLs of publishers to follow with no broker.").tag(config=True)
+    upstreams = List(Unicode(), help="URLs of other subscribers to follow roots of.").tag(config=True)
     follow = List(Unicode(), help="Roots to follow from the start.").tag(config=True)
     cachedir = Unicode("", help="Where blocks are cached; by default in the user's cache directory.").tag(config=True)
     cachequota = Unicode("", help="Bytes that cached blocks may take, such as 500M; 10G by default.").tag(config=True)
@@ -180,8 +181,12 @@ class SubscriberApp(ExtensionApp):
             # No file is no broker here: nobody may wait for one who never heard of it.
             broker=self.broker or (None if file.has_file else ""),
             publishers=tuple(self.publishers),
+            upstreams=tuple(self.upstreams),
             statedir=str(Path(jupyter_data_dir()) / "caterva2"),
         )
+        if settings.republish:
+            # Other services have network tokens, and Jupyter lets in by its own.
+            self.log.warning("no root is republished from inside Jupyter: run cat2sub for that")
         # A directory that the file names is meant for cat2sub as well; "beside its state" is not for Jupyter.
         default = settings.statedir / "cache"
         cachedir = settings.cachedir if settings.cachedir != default else user_cache_path("caterva2-jupyter")
@@ -190,6 +195,7 @@ class SubscriberApp(ExtensionApp):
             cachedir=Path(self.cachedir).expanduser() if self.cachedir else cachedir,
             cache_quota_nbytes=parse_nbytes(self.cachequota) if self.cachequota else settings.cache_quota_nbytes,
             follow=tuple(self.follow) or settings.follow,
+            republish=(),
         )
 
     def initialize_handlers(self) -> None:

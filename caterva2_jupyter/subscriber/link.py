@@ -46,13 +46,17 @@ _UNIX = "http+unix://"
 _RETRIED = (429, 502, 503, 504)
 
 
-def open_session(url: str, ssl_context: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+def open_session(
+    url: str, ssl_context: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None
+) -> aiohttp.ClientSession:
     """A pool of connections to the service at ``url``: no cookies, no proxies of the environment.
 
     Parameters
     ----------
     url : str
         ``http://``, ``https://`` or ``http+unix://%2Fpath``. The caller closes the session.
+    headers : mapping, optional
+        Sent with every request.
     """
     connector: aiohttp.BaseConnector
     if url.startswith(_UNIX):
@@ -63,6 +67,7 @@ def open_session(url: str, ssl_context: ssl.SSLContext | None = None) -> aiohttp
     tracing.on_request_redirect.append(_refuse_redirection)  # WebSockets have no setting for that
     return aiohttp.ClientSession(
         connector=connector,
+        headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),

@@ -40,6 +40,8 @@ class PublisherLink:
         Gives the source of one of its roots, for its events.
     poll_s : float
         Seconds between two looks at the list of roots.
+    ask_to_follow : callable, optional
+        Has the service follow one of its roots itself, where it is a subscriber: it then keeps what passes.
     """
 
     def __init__(
@@ -48,8 +50,11 @@ class PublisherLink:
         list_roots: Callable[[], Awaitable[Any]],
         source: Callable[[str], Source],
         poll_s: float = 5.0,
+        ask_to_follow: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.url = url
+        self._ask_to_follow = ask_to_follow
+        self._online: frozenset[str] = frozenset()
         self._list_roots = list_roots
         self._source = source
         self._poll_s = poll_s
@@ -95,6 +100,7 @@ class PublisherLink:
                 continue
             was_lost = False
             backoff.reset()
+            self._online = frozenset(root.name for root in roots if root.online)
             await self._messages.put(RootsKnown(roots))
             await asyncio.sleep(self._poll_s)
 
@@ -108,10 +114,14 @@ class PublisherLink:
         backoff = Backoff(high_s=self._poll_s)
         while True:
             try:
+                if self._ask_to_follow is not None:
+                    await self._ask_to_follow(name)
                 async with aclosing(self._source(name).events(None)) as batches:  # type: ignore[type-var]
                     async for batch in batches:
                         backoff.reset()
-                        await self._messages.put(batch)
+                        # A subscriber tells where a root is while its publisher is away, too: no sign of life.
+                        if batch.events or name in self._online:
+                            await self._messages.put(batch)
             except ResyncError:
                 await self._messages.put(EventsLost(name))
             except Caterva2Error as error:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,7 +23,7 @@ from ..core.metadata import Entry
 from ..core.paths import parse_root_name
 from ..core.roots import AnnouncedRoot
 from ..core.source import Source
-from ..errors import Caterva2Error, DatasetNotFoundError, RootNotFoundError
+from ..errors import Caterva2Error, DatasetNotFoundError, RootNotFoundError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
 from .broker_link import BrokerLost, EventsLost, LinkMessage, RootsKnown
 from .catalog import Announced, LinkLost, Told
@@ -35,6 +36,7 @@ __all__ = ["CachedSourceMaker", "Link", "Subscriber", "Upstreams"]
 T = TypeVar("T")
 
 FIRST_CONTACT_S = 2.0
+MAX_HOPS = 16
 LISTING_S = 4.0  # clients of the old REST give up after 5 s
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,19 @@ class Subscriber:
         Roots to follow as soon as they are known.
     heartbeat_s : float
         Interval of heartbeats to listeners.
+    ident : str
+        Id of this subscriber among those that read from one another; a new one by default.
+    trusts_events : bool
+        Are entries taken from events? Otherwise events only say that it is time to ask the source.
+
+    Attributes
+    ----------
+    ident : str
+
+    Notes
+    -----
+    Two subscribers may name each other. Every root is told with the way that it comes (``via``): one that has
+    come through here already is not taken, and none is given to a subscriber that it comes from.
     """
 
     def __init__(
@@ -116,7 +131,11 @@ class Subscriber:
         executor: Executor,
         follow: Iterable[str] = (),
         heartbeat_s: float = 5.0,
+        ident: str = "",
+        trusts_events: bool = True,
     ) -> None:
+        self.ident = ident or secrets.token_hex(8)
+        self._trusts_events = trusts_events
         self._upstreams, self._links, self._cached = upstreams, tuple(links), cached
         self._state, self._executor = state, executor
         self._catalogs = Path()
@@ -192,6 +211,7 @@ class Subscriber:
             "owner": known.announced.owner,
             "followed": followed is not None,
             "online": known.is_online,
+            "via": [*known.announced.via, self.ident],
         }
         cursor = known.announced.cursor
         if followed is not None:
@@ -207,6 +227,10 @@ class Subscriber:
 
     def is_followed(self, root: str) -> bool:
         return root in self._followed
+
+    def followed_root(self, root: str) -> FollowedRoot | None:
+        """A root that is followed."""
+        return self._followed.get(root)
 
     def source(self, root: str) -> Source:
         """The source of a root; one that is not followed is read from its publisher, and nothing kept.
@@ -225,6 +249,31 @@ class Subscriber:
         if known is None:
             raise RootNotFoundError(f"no root {root!r} is known here: is its publisher running?")
         return known
+
+    def check_asker(self, root: str, asker: str) -> None:
+        """Refuse to read from a subscriber what that one reads from here: neither would ever have it.
+
+        Parameters
+        ----------
+        asker : str
+            Its id.
+
+        Raises
+        ------
+        SourceUnavailableError
+        """
+        known = self._known.get(root)
+        if asker == self.ident or (known is not None and asker in known.announced.via):
+            raise SourceUnavailableError(f"root {root!r} comes from the subscriber that asks for it")
+
+    def origin(self, root: str) -> AnnouncedRoot:
+        """Where a root is read from, as it was announced.
+
+        Raises
+        ------
+        RootNotFoundError
+        """
+        return self._find(root).announced
 
     async def status(self, root: str) -> AsyncIterator[bool]:
         """Is a root online: now, and at each change, without end."""
@@ -306,7 +355,7 @@ class Subscriber:
         await followed.start()
         self._followed[root] = followed
         if known.link is not None:
-            followed.tell(Announced(known.is_online, known.announced.cursor))
+            followed.tell(Announced(known.is_online, known.announced.cursor, bool(known.announced.via)))
         await self._notify()
 
     def _upstream(self, root: AnnouncedRoot, store: CatalogStore) -> Source:
@@ -351,6 +400,8 @@ class Subscriber:
                     self._heard.add(id(link))
                     await self._notify()
                 case EventBatch():
+                    if not self._trusts_events:
+                        message = replace(message, first_seq=message.seq + 1, events=())
                     if (followed := self._of_link(message.root, link)) is not None:
                         followed.tell(Told(message))
                 case EventsLost(root):
@@ -366,10 +417,10 @@ class Subscriber:
         return self._followed.get(root) if known is not None and known.link is link else None
 
     def _roots_known(self, link: Link, roots: Sequence[AnnouncedRoot]) -> None:
-        told = {root.name: root for root in roots}
+        told = {root.name: root for root in roots if self.ident not in root.via and len(root.via) < MAX_HOPS}
         for name, announced in told.items():
             known = self._known.setdefault(name, _KnownRoot(announced))
-            if known.link not in (None, link) and known.is_online:
+            if known.link not in (None, link) and (known.is_online or not announced.online):
                 continue  # two tell of it: the first that has it online
             before = known.announced.http
             known.announced, known.link, known.is_online = announced, link, announced.online
@@ -377,7 +428,7 @@ class Subscriber:
                 self._spawn(self._move(name, before))
             followed = self._followed.get(name)
             if followed is not None:
-                followed.tell(Announced(announced.online, announced.cursor))
+                followed.tell(Announced(announced.online, announced.cursor, bool(announced.via)))
             elif name in self._wanted:
                 self._spawn(self.follow(name))
         for name, known in list(self._known.items()):

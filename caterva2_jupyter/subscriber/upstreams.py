@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 from urllib.parse import quote
 
@@ -14,13 +15,17 @@ import aiohttp
 
 from ..config import NetworkConfig
 from ..core.source import Source
+from ..errors import Caterva2Error
 from ..web.outgoing_websocket import client_ssl_context
+from ..web.source_handlers import ASKER_HEADER
 from .link import BrokenLinkError, Link, open_session
 from .sources import RemoteSource
 
 __all__ = ["HttpUpstreams"]
 
 MAX_ANSWER_NBYTES = 64 << 20
+
+logger = logging.getLogger(__name__)
 
 
 class HttpUpstreams:
@@ -30,6 +35,8 @@ class HttpUpstreams:
     ----------
     network : NetworkConfig
         Its tokens and certificates are used, for addresses that the broker or the configuration vouches for.
+    ident : str
+        Id of the subscriber, told with every request: who reads from us has to know.
 
     Raises
     ------
@@ -37,7 +44,8 @@ class HttpUpstreams:
         When its certificates cannot be used.
     """
 
-    def __init__(self, network: NetworkConfig) -> None:
+    def __init__(self, network: NetworkConfig, ident: str = "") -> None:
+        self._headers = {ASKER_HEADER: ident} if ident else {}
         self._token = network.read_token
         self._change_token = network.publish_token or network.read_token
         self._ssl_context = client_ssl_context(network)
@@ -47,7 +55,7 @@ class HttpUpstreams:
     def _session(self, url: str) -> aiohttp.ClientSession:
         session = self._sessions.get(url)
         if session is None:
-            session = self._sessions[url] = open_session(url, self._ssl_context)
+            session = self._sessions[url] = open_session(url, self._ssl_context, self._headers)
         return session
 
     def source(self, url: str, root: str) -> Source:
@@ -61,10 +69,19 @@ class HttpUpstreams:
         return await Link(url, self._session(url), self._token).get_json("roots", {}, MAX_ANSWER_NBYTES)
 
     async def announce(self, url: str, root: str, path: str) -> None:
-        link = Link(url, self._session(url), self._change_token)
-        body = json.dumps({"path": path}).encode()
+        await self._change(url, root, "announce", {"path": path}, self._change_token)
+
+    async def ask_to_follow(self, url: str, root: str) -> None:
+        """Have a subscriber follow a root, so that it keeps what is read through it; nothing is lost if it does not."""
         try:
-            answer = await link.ask("POST", f"roots/{quote(root, safe='@')}/announce", body=body)
+            await self._change(url, root, "follow", {}, self._token)
+        except Caterva2Error as error:
+            logger.debug("%s does not follow root %s: %s", url, root, error)
+
+    async def _change(self, url: str, root: str, what: str, form: dict[str, str], token: str) -> None:
+        link = Link(url, self._session(url), token)
+        try:
+            answer = await link.ask("POST", f"roots/{quote(root, safe='@')}/{what}", body=json.dumps(form).encode())
         except BrokenLinkError as broken:
             raise broken.error from None
         answer.close()

@@ -1,7 +1,7 @@
 """Opening a WebSocket to another service, and saying in one line why it cannot be opened.
 
 Foreign exceptions (aiohttp, ssl, sockets) end here. Opening it again, and what is said over it, is the
-business of the links (``publisher/broker_link``, ``subscriber/broker_link``).
+business of the links (``publishing_link``, ``subscriber/broker_link``).
 """
 
 from __future__ import annotations

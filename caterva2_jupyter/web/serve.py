@@ -67,6 +67,13 @@ class Listener:
     url: str
     _server: HTTPServer
 
+    @property
+    def reachable_url(self) -> str:
+        """The URL for others: with this machine's name when it listens on every interface."""
+        if self.address.socket_path or self.address.listen_host:
+            return self.url
+        return self.url.replace("//localhost:", f"//{socket.gethostname()}:", 1)
+
     async def close(self) -> None:
         """Accept nothing more, and close what is open."""
         self._server.stop()

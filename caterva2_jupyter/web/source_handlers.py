@@ -113,6 +113,7 @@ PIECE_NBYTES = 256 << 10
 YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
+ASKER_HEADER = "Caterva2-Subscriber"
 
 R = TypeVar("R")
 Encoded = tuple[bytes, bytes | bytearray | memoryview]

@@ -13,9 +13,9 @@ from caterva2_jupyter.config import Address, BrokerConfig, NetworkConfig
 from caterva2_jupyter.core.catalog import Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.errors import ResyncError
-from caterva2_jupyter.publisher.broker_link import BrokerLink as PublisherLink
 from caterva2_jupyter.subscriber.broker_link import BrokerLink as SubscriberLink
 from caterva2_jupyter.subscriber.broker_link import BrokerLost, EventsLost, LinkMessage, RootsKnown
+from caterva2_jupyter.web.publishing_link import BrokerLink as PublisherLink
 from caterva2_jupyter.web.serve import Listener, listen
 
 HEARTBEAT_S = 0.3

@@ -223,3 +223,19 @@ def test_no_sequence_of_requests_moves_a_name_to_another_owner(sequence):
             pass
         after = {r.name: r.owner for r in registry.roots()}
         assert all(after[name] == owner for name, owner in before.items() if owner)
+
+
+def test_the_origin_of_a_root_gets_its_name_from_who_announced_it_meanwhile():
+    registry = Registry()
+    registry.register("foo", ELSEWHERE, "minder", origin="alice", via=("a" * 16,))
+    registry.connect("foo", 1, START, 0.0)
+    with pytest.raises(RootTakenError):
+        registry.register("foo", HERE, "mallory")
+    with pytest.raises(RootTakenError):
+        registry.register("foo", HERE, "")
+    registry = Registry.from_json(json.loads(json.dumps(registry.to_json())))
+    assert registry.register("foo", HERE, "alice")
+    root = registry.root("foo")
+    assert (root.http, root.owner, root.origin, root.via, root.online) == (HERE, "alice", "", (), False)
+    with pytest.raises(RootTakenError):
+        registry.register("foo", ELSEWHERE, "minder", origin="alice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import pytest
 from caterva2_jupyter.core.catalog import CatalogQuery, Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.core.metadata import Entry
+from caterva2_jupyter.core.roots import AnnouncedRoot
 from caterva2_jupyter.core.selection import parse_basic
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import NotCachedError, ResyncError, RootNotFoundError, SourceUnavailableError
-from caterva2_jupyter.subscriber.broker_link import EventsLost
+from caterva2_jupyter.subscriber.broker_link import EventsLost, RootsKnown
 from caterva2_jupyter.subscriber.frames import _Placer
-from tests.subscriber.running import Running, eventually, running
+from tests.subscriber.running import MemoryLink, Running, eventually, running
 
 ARRAY = np.arange(60_000, dtype="i4").reshape(200, 300)
 
@@ -487,5 +489,77 @@ def test_the_state_of_the_older_system_is_taken_up(tmp_path: Path) -> None:
             await run.start()
             assert run.subscriber.is_followed("foo")
             assert not run.subscriber.is_followed("bar")
+
+    asyncio.run(main())
+
+
+def test_a_root_that_has_come_through_here_is_not_taken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, "foo") as run:
+            fill(run)
+            await run.start()
+            subscriber = run.subscriber
+            roots = [
+                AnnouncedRoot("around", "http://a.test", online=True, via=("a" * 16, subscriber.ident, "b" * 16)),
+                AnnouncedRoot("far", "http://a.test", online=True, via=("a" * 16,) * 16),
+                AnnouncedRoot("near", "http://a.test", online=True, via=("a" * 16,)),
+            ]
+            run.link.queue.put_nowait(RootsKnown(tuple(roots)))
+            await eventually(lambda: "near" in subscriber._known)
+            assert [root["name"] for root in await subscriber.roots()] == ["near"]
+            assert (await subscriber.roots())[0]["via"] == ["a" * 16, subscriber.ident]
+
+    asyncio.run(main())
+
+
+def test_a_root_is_not_served_to_who_it_comes_from(tmp_path: Path) -> None:
+    """Both would wait for each other's blocks."""
+
+    async def main() -> None:
+        async with running(tmp_path, "foo") as run:
+            fill(run)
+            await run.start()
+            near = AnnouncedRoot("near", "http://a.test", online=True, via=("a" * 16, "b" * 16))
+            run.link.queue.put_nowait(RootsKnown((near,)))
+            await eventually(lambda: "near" in run.subscriber._known)
+            for asker in ("a" * 16, "b" * 16, run.subscriber.ident):
+                with pytest.raises(SourceUnavailableError, match="comes from the subscriber that asks"):
+                    run.subscriber.check_asker("near", asker)
+            run.subscriber.check_asker("near", "c" * 16)
+            run.subscriber.check_asker("unknown", "a" * 16)
+
+    asyncio.run(main())
+
+
+def test_a_link_that_has_a_root_offline_does_not_take_it_from_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, "foo") as run:
+            fill(run)
+            await run.start()
+            await run.subscriber.follow("foo")
+            other = MemoryLink({})
+            away = AnnouncedRoot("foo", "http://other.test", via=("a" * 16,))
+            run.link.tell_roots(foo=False)
+            await eventually(lambda: not run.subscriber._known["foo"].is_online)
+            run.subscriber._roots_known(other, [away])
+            assert run.subscriber.origin("foo").http == run.publishers["foo"].url
+            run.subscriber._roots_known(other, [replace(away, online=True)])
+            assert run.subscriber.origin("foo").http == "http://other.test"
+
+    asyncio.run(main())
+
+
+def test_events_that_are_not_trusted_only_say_that_it_is_time_to_ask(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, "foo") as run:
+            fill(run)
+            run.subscriber._trusts_events = False
+            await run.start()
+            await run.subscriber.follow("foo")
+            before, cursor = run.publishers["foo"].ncatalog, run.publishers["foo"].store.cursor
+            lie = Event("put", "lie", Entry("lie", "group"))
+            run.link.queue.put_nowait(EventBatch("foo", cursor.epoch, cursor.seq + 1, cursor.seq + 1, (lie,)))
+            await eventually(lambda: run.publishers["foo"].ncatalog > before)
+            assert await paths(run) == {"a", "a/grid.b2nd", "readme.md"}
 
     asyncio.run(main())

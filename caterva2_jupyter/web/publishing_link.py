@@ -1,5 +1,6 @@
-"""Telling the broker that a root is here, and what changes in it, for as long as the publisher lives.
+"""Telling the broker that a root is here, and what changes in it, for as long as its service lives.
 
+A publisher tells of its own root, a subscriber of one that it follows and announces in its turn.
 A broker that is away, restarts or forgets costs nothing but time: the link opens itself again with
 back-off and registers again. What changes is told from the catalog's cursor on, so nothing is kept here.
 It does not serve data; subscribers get that from the publisher itself.
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +26,7 @@ from ..errors import (
     ResyncError,
     RootTakenError,
 )
-from ..web.outgoing_websocket import (
+from .outgoing_websocket import (
     Backoff,
     OutgoingWebSocket,
     client_ssl_context,
@@ -82,6 +83,10 @@ class BrokerLink:
         out of it is answered by telling the cursor alone.
     on_status : callable, optional
         Called in the event loop with each new ``LinkStatus``.
+    via : sequence of str
+        Ids of the subscribers that the root comes through, the one that announces it the last.
+    origin : str
+        ``owner_tag`` of the root's own publisher, when another announces it: that one may take the name back.
 
     Examples
     --------
@@ -106,6 +111,8 @@ class BrokerLink:
         cursor: Callable[[], Cursor],
         events: Callable[[Cursor | None], AsyncIterator[EventBatch]],
         on_status: Callable[[LinkStatus], None] = lambda status: None,
+        via: Sequence[str] = (),
+        origin: str = "",
     ) -> None:
         self._url = service_url(broker, network)
         self._token = network.publish_token
@@ -116,6 +123,7 @@ class BrokerLink:
         self._cursor = cursor
         self._events = events
         self._on_status = on_status
+        self._way = ({"via": list(via)} if via else {}) | ({"origin": origin} if origin else {})
         self._backoff = Backoff()
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
         self.status = LinkStatus("connecting")
@@ -163,6 +171,7 @@ class BrokerLink:
             "http": self._advertise_url,
             "epoch": cursor.epoch,
             "seq": cursor.seq,
+            **self._way,
         }
         await websocket.send(json.dumps(registration), self._heartbeat_s)
         answer = await websocket.receive(2 * self._heartbeat_s)
