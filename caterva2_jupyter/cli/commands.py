@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..client.client import Client
+from ..client.group import UnsupportedDataset
 from ..client.remote_array import RemoteArray
 from ..client.remote_file import RemoteFile
 from ..core.catalog import parse_filter
@@ -120,9 +121,11 @@ def show(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print values of a dataset, or the text of a file."""
     address, key = _split_slice(options.dataset)
     node = client[address]
+    if isinstance(node, UnsupportedDataset):
+        node[()]  # raises, with the reason
     if not isinstance(node, (RemoteArray, RemoteFile)):
         raise RequestError(f"{address!r} is a group: `cat2cli list {address}` lists what is in it")
-    _check_size(node, key, options.max_bytes)
+    _check_size(address, node, key, options.max_bytes)
     value = node[key] if key or isinstance(node, RemoteArray) else node.read()
     if isinstance(value, bytes):
         try:
@@ -134,13 +137,13 @@ def show(client: Client, options: argparse.Namespace, out: Output) -> None:
         out.text(str(value))
 
 
-def _check_size(node: RemoteArray | RemoteFile, key: tuple[Any, ...], max_bytes: int) -> None:
+def _check_size(address: str, node: RemoteArray | RemoteFile, key: tuple[Any, ...], max_bytes: int) -> None:
     itemsize = node.dtype.itemsize if isinstance(node, RemoteArray) else node.itemsize
     nbytes = parse_basic(key, node.shape).selection.size * max(itemsize, 1)
     if nbytes > max_bytes:
         raise TooLargeError(
-            f"{node.path} would take {nbytes} bytes, over the limit of {max_bytes}: give a slice, as in "
-            f"'{node.path}[:10]', or a higher --max-bytes"
+            f"{address} would take {nbytes} bytes, over the limit of {max_bytes}: give a slice, as in "
+            f"'{address}[:10]', or a higher --max-bytes"
         )
 
 

@@ -90,3 +90,12 @@ def test_no_subscriber_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "cat2sub" in done.stderr
+
+
+def test_what_cannot_be_read_is_shown_with_its_reason(subscriber: str, example_root: Path, tmp_path: Path) -> None:
+    (example_root / "away").symlink_to(tmp_path)
+    wait_for(lambda: cat2cli(subscriber, "info", "foo/away", cwd=tmp_path).returncode == 0)
+    done = cat2cli(subscriber, "show", "foo/away", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "a link that leads outside of the root" in done.stderr
