@@ -31,6 +31,7 @@ from .service import Service
 
 if TYPE_CHECKING:
     from ..core.assembly import Assembler
+    from .local_cache import LocalCache
 
 __all__ = ["Reader", "plan_windows"]
 
@@ -180,14 +181,20 @@ class Reader:
     Parameters
     ----------
     service : Service
+    may_be_local : bool
+        Read the service's cache files where they are on this machine.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, may_be_local: bool = True) -> None:
         self.service = service
+        self._may_be_local = may_be_local
+        self._local: LocalCache | None = None
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def close(self) -> None:
         """Let the worker threads go."""
+        if self._local is not None:
+            self._local.close()
         pool, self._pool = self._pool, None
         if pool is not None and pool[0] == os.getpid():
             pool[1].shutdown(wait=False, cancel_futures=True)
@@ -220,7 +227,10 @@ class Reader:
         assembler = Assembler(geometry, selection)
         if selection.size:
             plan = BlockPlan(geometry, selection)
-            if (box := self._read_exact(root, entry, plan, assembler, read_mode(cache), progress)) is not None:
+            if self._read_here(root, entry, plan, assembler):
+                if progress is not None:
+                    progress(assembler.out.nbytes, assembler.out.nbytes)
+            elif (box := self._read_exact(root, entry, plan, assembler, read_mode(cache), progress)) is not None:
                 return box
             else:
                 self.receive(root, entry, selection, assembler.add, progress)
@@ -274,6 +284,40 @@ class Reader:
             return box
         return None
 
+    @property
+    def local(self) -> LocalCache | None:
+        """The service's cache, when it may be read past the service."""
+        if self._local is None and self._may_be_local:
+            from .local_cache import LocalCache
+
+            self._local = LocalCache(self.service)
+        return self._local
+
+    def _read_here(self, root: str, entry: Entry, plan: BlockPlan, assembler: Assembler) -> bool:
+        """Read a plan that is not large from files on this machine, if all of it is in them."""
+        if (local := self.local) is None:
+            return False
+        from .local_cache import NotHere
+
+        try:
+            local.read(root, entry, plan, assembler, self._workers())
+        except NotHere:
+            return False
+        return True
+
+    def _receive_here(self, root: str, entry: Entry, plan: BlockPlan, piece: _Piece, place: Place) -> bool:
+        """Take a piece from files on this machine, if all of it is in them."""
+        if (local := self.local) is None:
+            return False
+        from .local_cache import NotHere
+
+        try:
+            for projection, record in local.records(root, entry, plan, piece.first, piece.stop):
+                place(projection, record)
+        except (NotHere, IntegrityError):
+            return False  # what was placed already comes again
+        return True
+
     def receive(
         self, root: str, entry: Entry, selection: Selection, place: Place, progress: Progress | None = None
     ) -> None:
@@ -317,6 +361,8 @@ class Reader:
     def _fetch(self, root: str, entry: Entry, plan: BlockPlan, piece: _Piece, place: Place, stopped: Event) -> int:
         """Receive one piece, going on where a broken connection ended; its number of blocks."""
         count = piece.stop - piece.first
+        if self._receive_here(root, entry, plan, piece, place):
+            return count
         retries = self.service.transport.timeouts.retries
         whole = piece.first == 0 and piece.stop == plan.nblocks
         while True:

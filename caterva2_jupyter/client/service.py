@@ -7,11 +7,12 @@ pickles as the service's address: credentials are found again where it is loaded
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from ..core.cache_location import CacheLocation
 from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import parse_root_name
@@ -23,6 +24,7 @@ from .transport import Answer, Timeouts, Transport
 __all__ = ["RootStatus", "Service"]
 
 _API = "/api/v1"
+MAX_LOCATION_NBYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,23 @@ class Service:
             with answer:
                 raise self.transport.stranger(kind)
         return answer
+
+    def cache_location(self) -> CacheLocation:
+        """Where the service's cache is on its machine, for those who are on it too.
+
+        Raises
+        ------
+        Caterva2Error
+            When it has none, or does not say.
+        """
+        with self.transport.request("GET", f"{_API}/cache/location") as answer:
+            return CacheLocation.from_json(answer.json(MAX_LOCATION_NBYTES))
+
+    def report_uses(self, uses: Sequence[dict[str, Any]]) -> None:
+        """Tell the service which of its cached blocks were read without it."""
+        body = json.dumps({"uses": list(uses)}, separators=(",", ":")).encode()
+        with self.transport.request("POST", f"{_API}/cache/uses", body=body) as answer:
+            answer.read(MAX_LOCATION_NBYTES)
 
     def file_url(self, root: str, path: str) -> str:
         """URL of a dataset's stored bytes (asked for with the same credentials)."""

@@ -7,7 +7,7 @@ not hold the same block. It fetches nothing and checks no checksum.
 from __future__ import annotations
 
 import math
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Assembler:
         self.geometry = geometry
         dtype = np.dtype(object) if is_vlen(geometry.dtype) else geometry.dtype
         self.out: npt.NDArray[Any] = np.empty(selection.shape, dtype)
-        self._threads = threading.local()
+        self._spare: list[npt.NDArray[np.uint8]] = []  # memory for decoded blocks, one per thread that is at it
 
     def add(self, projection: ChunkProjection, record: BlockRecord) -> None:
         """Place the blocks of ``record`` that the projection of its chunk wants.
@@ -101,6 +101,18 @@ class Assembler:
             else:
                 _place_each(target, items.reshape(len(ids), *g.blocks), p.local, ids, g.block_grid, g.blocks)
 
+    def place_blocks(
+        self, projection: ChunkProjection, ids: npt.NDArray[np.int64], blocks: Sequence[npt.NDArray[np.uint8]]
+    ) -> None:
+        """Place blocks that were decoded one by one; see ``place``."""
+        g, p = self.geometry, projection
+        if g.layout == "nd" and g.padded and g.ndim and _all_ranges(p.local):
+            place: Any = (*p.out, ...)
+            items = [block.view(g.dtype).reshape(g.blocks) for block in blocks]
+            _place_each(self.out[place], items, p.local, ids, g.block_grid, g.blocks)
+        else:
+            self.place(p, ids, blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+
     def _decode_line(self, target: npt.NDArray[Any], p: ChunkProjection, record: BlockRecord) -> bool:
         """Decode consecutive runs of items straight into ``target`` when it is their whole chunk in C order."""
         ids, size = record.ids, self.geometry.block_nbytes
@@ -138,12 +150,13 @@ class Assembler:
                 row = math.prod(len(c) for c in per_axis[1:])
                 run_blocks = max(1, run_blocks // row) * row
         placed = False
+        scratch = self._scratch(min(run_blocks, len(record.ids)) * g.block_nbytes)
 
         def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
             nonlocal placed
             straight = _straight(target, p.local, record.ids[first:stop], grid, blocks)
             placed = straight is not None
-            return self._scratch((stop - first) * g.block_nbytes) if straight is None else straight
+            return scratch if straight is None else straight
 
         for first, stop, raw in decode_runs(record, g, run_blocks, memory):
             if placed:
@@ -157,13 +170,15 @@ class Assembler:
             else:
                 items = raw.view(g.dtype).reshape(stop - first, *blocks)
                 _place_each(target, items, p.local, record.ids[first:stop], grid, blocks)
+        self._spare.append(scratch)
 
     def _scratch(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """Memory of this thread for decoded blocks."""
-        memory: npt.NDArray[np.uint8] | None = getattr(self._threads, "memory", None)
-        if memory is None or len(memory) < nbytes:
-            memory = self._threads.memory = np.empty(nbytes, np.uint8)
-        return memory
+        """Memory for decoded blocks, which no other thread has."""
+        try:
+            memory = self._spare.pop()  # a list gives an item to one thread only
+        except IndexError:
+            memory = np.empty(0, np.uint8)
+        return memory if len(memory) >= nbytes else np.empty(nbytes, np.uint8)
 
 
 def _all_ranges(local: tuple[AxisSelection, ...]) -> bool:
@@ -210,7 +225,7 @@ def _position(block: int, grid: tuple[int, ...]) -> tuple[int, ...]:
 
 def _place_each(
     target: npt.NDArray[Any],
-    items: npt.NDArray[Any],
+    items: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
     local: tuple[AxisSelection, ...],
     ids: npt.NDArray[np.integer[Any]],
     grid: tuple[int, ...],

@@ -102,7 +102,7 @@ class BlockPlan:
     def nblocks(self) -> int:
         """Number of blocks touched."""
         if self.geometry.layout == "nd":
-            return math.prod(int(a.block_counts.sum()) for a in self._axes)
+            return math.prod(a.nblocks for a in self._axes)
         return int(self.chunk_counts.sum())
 
     def __iter__(self) -> Iterator[ChunkProjection]:
@@ -132,6 +132,16 @@ class BlockPlan:
         extent = g.chunk_extent(coords)
         if g.layout == "flat":
             return _flat_blocks(extent, local, g.blocks[0])
+        number = 0
+        for axis, size, block in zip(local, extent, g.blocks, strict=True):
+            if not isinstance(axis, AxisRange):
+                break
+            first = axis.start // block
+            if axis.last // block != first:
+                break
+            number = number * -(-size // block) + first
+        else:  # one block, as most small reads touch: arrays would cost more than it does
+            return np.array([number], dtype=np.int64)
         blocks = np.zeros(1, dtype=np.int64)
         for axis, size, block in zip(local, extent, g.blocks, strict=True):
             blocks = np.add.outer(blocks * -(-size // block), _touched(axis, block)).ravel()
@@ -176,11 +186,25 @@ class _AxisGrid:
             self.chunks, self._firsts = items // chunk, np.arange(len(items), dtype=np.int64)
             self.chunks, index = np.unique(self.chunks, return_index=True)
             self._firsts = self._firsts[index]
+        elif selection.start // chunk == selection.last // chunk:
+            self.chunks = np.array([selection.start // chunk], dtype=np.int64)
+            self._firsts = np.zeros(1, dtype=np.int64)
         else:
             self.chunks = np.arange(selection.start // chunk, selection.last // chunk + 1, dtype=np.int64)
             # Number of the first selected item at or after each chunk's start.
             self._firsts = np.maximum(0, -((selection.start - self.chunks * chunk) // selection.step))
-        self._stops = np.append(self._firsts[1:], len(selection)) if len(self.chunks) else self._firsts
+        self._stops = np.empty_like(self._firsts)
+        self._stops[:-1] = self._firsts[1:]
+        self._stops[-1:] = len(selection)
+
+    @property
+    def nblocks(self) -> int:
+        """Blocks touched along this axis, in all chunks."""
+        s = self.selection
+        if isinstance(s, AxisRange) and s.step <= self.block and len(self.chunks) == 1:
+            base = int(self.chunks[0]) * self.chunk
+            return (s.last - base) // self.block - (s.start - base) // self.block + 1
+        return int(self.block_counts.sum())
 
     @cached_property
     def block_counts(self) -> Ints:

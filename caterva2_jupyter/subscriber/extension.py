@@ -207,7 +207,11 @@ class SubscriberApp(ExtensionApp):
         from .handlers import subscriber_routes
 
         for pattern, answers, arguments in subscriber_routes(
-            self.service.subscriber, self.service.frames, self.service.limits
+            self.service.subscriber,
+            self.service.frames,
+            self.service.limits,
+            self.service.cache_access,
+            self.service.cache_keeper,
         ):
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))

@@ -18,6 +18,7 @@ from tornado.netutil import bind_sockets
 
 from caterva2_jupyter.config import load_config
 from caterva2_jupyter.subscriber.app import make_app
+from caterva2_jupyter.subscriber.cache_access import CacheAccess
 from caterva2_jupyter.subscriber.frames import FrameMaker
 from caterva2_jupyter.web.source_handlers import Limits
 from tests.subscriber.running import Running, running
@@ -63,7 +64,12 @@ async def served(
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
         frames, limits = FrameMaker(max_nbytes=max_frame_nbytes), Limits()
         service = SimpleNamespace(
-            config=config, subscriber=run.subscriber, frames=frames, limits=limits, executor=run.executor
+            config=config,
+            subscriber=run.subscriber,
+            frames=frames,
+            limits=limits,
+            executor=run.executor,
+            cache_access=CacheAccess(run.executor),
         )
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
