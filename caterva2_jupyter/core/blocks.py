@@ -119,17 +119,27 @@ def _checksum(seed: int, nchunk: int, block: int, head: bytes, data: bytes | byt
 
 
 def make_record(
-    seed: int, nchunk: int, head: bytes, ids: Sequence[int], bodies: Sequence[bytes | memoryview]
+    seed: int,
+    nchunk: int,
+    head: bytes,
+    ids: Sequence[int],
+    bodies: Sequence[bytes | memoryview],
+    body: bytes | memoryview | None = None,
 ) -> BlockRecord:
-    """A record, checksums made, of blocks of a chunk whose header is ``head``."""
+    """A record, checksums made, of blocks of a chunk whose header is ``head``.
+
+    ``body``: the bodies one after another, where they lie so already.
+    """
     crcs = [_checksum(seed, nchunk, b, head, d) for b, d in zip(ids, bodies, strict=True)]
+    if body is None:
+        body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
     return BlockRecord(
         nchunk,
         head,
         np.asarray(ids, np.uint32),
         np.array([len(d) for d in bodies], np.uint32),
         np.array(crcs, np.uint32),
-        bodies[0] if len(bodies) == 1 else b"".join(bodies),
+        body,
     )
 
 

@@ -10,6 +10,7 @@ The bytes around chunks are ``frame_format``'s, catalogs and versions' use is ``
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import struct
@@ -461,8 +462,8 @@ def read_blocks(
             and len(layout.head) <= MAX_HEAD_NBYTES
         )
         if can_cut:
-            bodies = _read_bodies(fd, position, layout, wanted)
-            return [make_record(seed, nchunk, layout.head, wanted, bodies)]
+            bodies, body = _read_bodies(fd, position, layout, wanted)
+            return [make_record(seed, nchunk, layout.head, wanted, bodies, body)]
         chunk = read_at(fd, layout.cbytes, position)
     if len(chunk) < layout.cbytes:
         raise IntegrityError(f"chunk {nchunk} is truncated")
@@ -498,14 +499,26 @@ def _read_layout(fd: int, position: int, limit: int) -> tuple[bytes, ChunkLayout
     return prefix, parse_layout(prefix, cbytes)
 
 
-def _read_bodies(fd: int, position: int, layout: ChunkLayout, wanted: Sequence[int]) -> list[memoryview]:
-    """The bytes of some blocks, in few reads however they are ordered in the chunk."""
+def _read_bodies(
+    fd: int, position: int, layout: ChunkLayout, wanted: Sequence[int]
+) -> tuple[list[memoryview], memoryview | None]:
+    """The bytes of some blocks, in few reads however they are ordered in the chunk.
+
+    Also all of them as they follow one another, when they are stored so.
+    """
     numbers = np.asarray(wanted, np.int64)
     starts = layout.offsets[numbers]
     order = np.argsort(starts, kind="stable")
     ends = starts + layout.sizes[numbers]
     bodies: list[memoryview] = [memoryview(b"")] * len(numbers)
     ordered = order.tolist()
+    if len(ordered) and bool((ends[:-1] == starts[1:]).all()):
+        begin, end = int(starts[0]), int(ends[-1])
+        data = memoryview(read_at(fd, end - begin, position + begin))
+        if len(data) < end - begin:
+            raise IntegrityError("truncated chunk")
+        bounds = [*(starts - begin).tolist(), end - begin]
+        return [data[a:b] for a, b in itertools.pairwise(bounds)], data
     first = 0
     while first < len(ordered):
         begin, end, last = int(starts[ordered[first]]), int(ends[ordered[first]]), first + 1
@@ -518,7 +531,7 @@ def _read_bodies(fd: int, position: int, layout: ChunkLayout, wanted: Sequence[i
         for i in ordered[first:last]:
             bodies[i] = data[int(starts[i]) - begin : int(ends[i]) - begin]
         first = last
-    return bodies
+    return bodies, None
 
 
 def _special_head(index: FrameIndex, nchunk: int, kind: int) -> bytes:

@@ -24,6 +24,7 @@ from tornado.web import Application
 
 from ..config import Address, NetworkConfig
 from ..errors import ConfigError
+from .allocator import keep_buffers
 
 __all__ = ["Listener", "Service", "configure_logging", "listen", "run_service", "tls_context"]
 
@@ -229,6 +230,7 @@ def run_service(program: str, label: str, address: Address, network: NetworkConf
     int
         The exit code: 0, or 1 with one line on standard error when a setting cannot be used.
     """
+    keep_buffers()
     try:
         asyncio.run(_run(label, address, network, make))
     except ConfigError as error:

@@ -113,7 +113,6 @@ PIECE_NBYTES = 256 << 10
 YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
-ASKER_HEADER = "Caterva2-Subscriber"
 
 R = TypeVar("R")
 Encoded = tuple[bytes, bytes | bytearray | memoryview]
@@ -342,23 +341,26 @@ class ReadAnswers(SourceAnswers):
         record = await anext(records, None)
         self.set_header("Content-Type", RECORDS_TYPE)
         self.set_header("Cache-Control", "no-store")
-        self.write(preamble)
+        # Joined once, before they go to the socket: bodies are views of what was read.
+        parts: list[bytes | bytearray | memoryview] = [preamble]
         nrecords, waiting = 0, 0
         try:
             while record is not None:
-                head, body = encode(record)
-                self.write(head)
-                self.write(body if isinstance(body, bytes) else bytes(body))
+                encoded = encode(record)
+                parts += encoded
                 nrecords += 1
-                waiting += len(head) + len(body)
+                waiting += len(encoded[0]) + len(encoded[1])
                 if waiting >= PIECE_NBYTES:
+                    self.write(b"".join(parts))
+                    parts.clear()
                     await self.flush()  # until the socket has taken it: a slow client slows the source
                     waiting = 0
                 record = await anext(records, None)
         except Caterva2Error as error:
-            self.write(encode_error(error, seed))
-            return
-        self.write(encode_end(nrecords, seed))
+            parts.append(encode_error(error, seed))
+        else:
+            parts.append(encode_end(nrecords, seed))
+        self.write(b"".join(parts))
 
 
 class ChunkAnswers(SourceAnswers):
