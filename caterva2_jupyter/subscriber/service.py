@@ -5,6 +5,7 @@ It chooses directories and makes the parts; what they do is theirs.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ from .cache_access import CacheAccess
 from .followed_state import FollowedState
 from .frames import FrameMaker
 from .publisher_link import PublisherLink
+from .republisher import Republisher, read_owner
 from .sources import CachedSource
 from .subscriber import Link, Subscriber
 from .upstreams import HttpUpstreams
@@ -54,7 +56,9 @@ class SubscriberService:
         self.frames = FrameMaker()
         self.limits = Limits()
         self.cache_access = CacheAccess(self.executor)
-        self._upstreams = HttpUpstreams(config.network)
+        ident = secrets.token_hex(8)
+        self._upstreams = HttpUpstreams(config.network, ident)
+        self._republisher: Republisher | None = None
         self._cache: BlockCache | None = None
         self.subscriber = Subscriber(
             self._upstreams,
@@ -62,7 +66,9 @@ class SubscriberService:
             self._cached,
             FollowedState(config.statedir / "db.json"),
             self.executor,
-            config.follow,
+            (*config.follow, *config.republish),
+            ident=ident,
+            trusts_events=not config.network.mac,
         )
 
     def _links(self) -> list[Link]:
@@ -71,28 +77,47 @@ class SubscriberService:
             links.append(BrokerLink(self.config.broker, self.config.network))
         for url in self.config.publishers:
             links.append(self._publisher_link(url))
+        for url in self.config.upstreams:
+            links.append(self._publisher_link(url, asks_to_follow=True))
         return links
 
-    def _publisher_link(self, url: str) -> PublisherLink:
+    def _publisher_link(self, url: str, *, asks_to_follow: bool = False) -> PublisherLink:
         return PublisherLink(
-            url, lambda: self._upstreams.list_roots(url), lambda root: self._upstreams.source(url, root)
+            url,
+            lambda: self._upstreams.list_roots(url),
+            lambda root: self._upstreams.source(url, root),
+            ask_to_follow=(lambda root: self._upstreams.ask_to_follow(url, root)) if asks_to_follow else None,
         )
 
     def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
         assert self._cache is not None
         return CachedSource(source, self._cache, self.executor, lookup)
 
-    async def start(self) -> None:
-        """Open the cache, and begin to listen."""
+    async def start(self, url: str = "") -> None:
+        """Open the cache, and begin to listen.
+
+        Parameters
+        ----------
+        url : str
+            By which other services reach this one; without it no root can be announced again.
+        """
         config = self.config
         cache = await self.subscriber.run(BlockCache, config.cachedir / "blocks", config.cache_quota_nbytes)
         self._cache = cache
         await self.subscriber.run(self.cache_access.open, cache)
         # Of two processes with one cache directory, the second takes another one, and replicas beside it.
         await self.subscriber.start(cache.directory.with_name(cache.directory.name.replace("blocks", "catalogs", 1)))
+        if url and config.republish and config.broker is not None:
+            owner_id = await self.subscriber.run(read_owner, config.statedir / "owner")
+            self._republisher = Republisher(
+                self.subscriber, config.republish, config.broker, config.network, owner_id, url
+            )
+            self._republisher.start()
 
     async def stop(self) -> None:
         """Stop, and let another process have the cache."""
+        if self._republisher is not None:
+            await self._republisher.stop()
         await self.subscriber.stop()
         self.frames.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
