@@ -18,6 +18,7 @@ from ..core.catalog import parse_filter
 from ..core.legacy import info_json
 from ..core.metadata import Entry
 from ..core.paths import join, name, split_address
+from ..core.roots import host_and_port
 from ..core.selection import parse_basic, parse_key_text
 from ..errors import RequestError, TooLargeError
 from .output import Output
@@ -31,8 +32,9 @@ def roots(client: Client, options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(
             {
-                status.name: {"name": status.name, "http": status.http}
-                | ({"subscribed": True} if status.followed else {})
+                # As the old REST has it.
+                status.name: {"name": status.name, "http": host_and_port(status.http)}
+                | {"subscribed": True if status.followed else None}
                 | ({} if status.online else {"online": False})
                 for status in known.values()
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import blosc2
@@ -63,6 +64,9 @@ def test_every_listing_has_json(subscriber: str, tmp_path: Path) -> None:
         return json.loads(done.stdout)
 
     wait_for(lambda: "foo" in run("roots"), message="the root is known to the subscriber")
+    with urllib.request.urlopen(f"{subscriber}/api/roots", timeout=10) as answer:
+        of_rest = json.load(answer)
+    assert run("roots") == {"foo": of_rest["foo"]}
     assert run("subscribe", "foo") == "Ok"
     names = run("list", "foo")
     assert isinstance(names, list)
