@@ -18,6 +18,8 @@ __all__ = ["REQUEST_NBYTES", "FillLedger"]
 REQUEST_NBYTES = 600
 """What a request costs besides its answer's records: headers both ways."""
 
+_CHUNK_COUNTERS = 64
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -27,8 +29,8 @@ class FillLedger:
     Parameters
     ----------
     max_counters : int
-        Blocks that are remembered (4 bytes each); chunks that nobody read for longest are forgotten, which
-        costs a cache some more rent and nothing else.
+        Blocks that are remembered (4 bytes each; a chunk takes the room of 64); chunks that nobody read for longest
+        are forgotten, which costs a cache some more rent and nothing else.
 
     Examples
     --------
@@ -41,7 +43,7 @@ class FillLedger:
     18
     """
 
-    def __init__(self, max_counters: int = 1 << 20) -> None:
+    def __init__(self, max_counters: int = 1 << 22) -> None:
         self._max_counters = max_counters
         self._rents: OrderedDict[tuple[str, int], npt.NDArray[np.float32]] = OrderedDict()
         self._ncounters = 0
@@ -79,7 +81,7 @@ class FillLedger:
             rents = self._counters(key, nchunk, int(ids.max()) + 1)
             rents[ids] = np.minimum(rents[ids] + share, max(block_cbytes, share))
         while self._ncounters > self._max_counters:
-            self._ncounters -= len(self._rents.popitem(last=False)[1])
+            self._ncounters -= len(self._rents.popitem(last=False)[1]) + _CHUNK_COUNTERS
 
     def settle(self, key: str, missing: Mapping[int, Ints]) -> None:
         """Note that these blocks were bought: should they be evicted, they have to be paid for again."""
@@ -95,8 +97,8 @@ class FillLedger:
             longer = np.zeros(length, np.float32)
             if rents is not None:
                 longer[: len(rents)] = rents
-                self._ncounters -= len(rents)
-            self._ncounters += length
+                self._ncounters -= len(rents) + _CHUNK_COUNTERS
+            self._ncounters += length + _CHUNK_COUNTERS
             rents = self._rents[place] = longer
         self._rents.move_to_end(place)
         return rents

@@ -7,6 +7,7 @@ are fetched instead (``core/fill_policy``). Nothing is asked of other services h
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 _STORE = Geometry((1 << 62,), (1,), (1,), np.dtype("u1"), padded=False)
 """Pieces are kept as complete chunks of an array of bytes that is as long as there are digests."""
 _MAX_PIECES = 256
+_GEOMETRY_PLACE = 1 << 61
 _DIGEST_NBYTES = 16
 _CRC = struct.Struct("<I")
 _PIECE_OVERHEAD_NBYTES = 84
@@ -161,6 +163,7 @@ class ExactAnswers:
         digest = bytes.fromhex(wanted.digest)
         if len(records) <= _MAX_PIECES:
             store.put(
+                _geometry_record(store, version.geometry),
                 *(
                     make_record(
                         store.seed,
@@ -170,15 +173,31 @@ class ExactAnswers:
                         [memoryview(r.body)],
                     )
                     for r in records
-                )
+                ),
             )
         cbytes = sum(len(r.body) + _PIECE_OVERHEAD_NBYTES for r in records)
         with self._lock:
             self._ledger.charge(version.key, wanted.missing, cbytes, predict_block_cbytes(entry, version.geometry))
 
+    def geometry(self, root: str, entry: Entry, version: str) -> Geometry | None:
+        """The geometry of a version of a dataset that slices are kept of, however old; None when none are."""
+        found = self._open(root, entry.path, entry.id, version).get(_GEOMETRY_PLACE, [0])
+        try:
+            return Geometry.from_json(json.loads(bytes(found[0].body))) if found else None
+        except (ValueError, TypeError, IntegrityError):
+            return None
+
     def _store(self, version: CachedVersion) -> CachedVersion:
-        entry = Entry(version.path, "array", id=version.id, version=f"{version.version}#slices", geometry=_STORE)
-        return self._cache.open(entry, version.root)
+        return self._open(version.root, version.path, version.id, version.version)
+
+    def _open(self, root: str, path: str, dataset_id: str, version: str) -> CachedVersion:
+        entry = Entry(path, "array", id=dataset_id, version=f"{version}#slices", geometry=_STORE)
+        return self._cache.open(entry, root)
+
+
+def _geometry_record(store: CachedVersion, geometry: Geometry) -> BlockRecord:
+    # A version of which nothing but slices is kept has to be told when it is asked for after a change.
+    return make_record(store.seed, _GEOMETRY_PLACE, b"", [WHOLE], [json.dumps(geometry.to_json()).encode()])
 
 
 def _place(digest: str, number: int) -> int:

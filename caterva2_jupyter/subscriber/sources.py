@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..core.blocks import BlockRecord
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
-from ..core.metadata import Entry
+from ..core.metadata import Entry, Geometry
 from ..core.source import BlockStream, ComparedStream, FileStream, Source
 from ..core.wire import ReadRequest
 from ..errors import (
@@ -166,7 +166,7 @@ class CachedSource:
         if request.version is None or request.version == known.version:
             return known
         # A pinned version: what is kept of it stays readable.
-        geometry = await self._run(self._cache.geometry, self.root, known.id, request.version)
+        geometry = await self._run(self._kept_geometry, known, request.version)
         if geometry is not None:
             return replace(known, version=request.version, geometry=geometry)
         newest = await self.entry(request.path)
@@ -175,6 +175,11 @@ class CachedSource:
                 f"dataset {newest.path!r} in root {self.root!r} changed: version {request.version} is gone"
             )
         return newest
+
+    def _kept_geometry(self, known: Entry, version: str) -> Geometry | None:
+        """Of a version that blocks or slices are kept of."""
+        geometry = self._cache.geometry(self.root, known.id, version)
+        return geometry if geometry is not None else self._exact.geometry(self.root, known, version)
 
     async def _remembered_entry(self, request: ReadRequest) -> Entry:
         remembered = self._entries.get(request.path)

@@ -14,6 +14,7 @@ import pytest
 
 from caterva2_jupyter.core.answer_choice import Mode
 from caterva2_jupyter.core.blocks import BlockRecord
+from caterva2_jupyter.core.exact_slice import PieceAssembler
 from caterva2_jupyter.core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from caterva2_jupyter.core.source import BlockStream, Source
 from caterva2_jupyter.core.wire import ReadRequest
@@ -215,9 +216,15 @@ def test_a_new_version_has_slices_of_its_own(tmp_path: Path) -> None:
         await network.origin.put("grid.b2nd", GRID + 1, chunks=(60, 50), blocks=(10, 10))
         got = await network.read(AxisRange(0, 240), AxisRange(7, 8))
         assert np.array_equal(got, GRID[:, 7:8] + 1)
-        pinned = ReadRequest("foo", "grid.b2nd", before.version, [[0, 240, 1], [8, 9, 1]], mode="auto")
+        # Who is pinned to the old version reads what was seen of it, and no more.
+        pinned = ReadRequest("foo", "grid.b2nd", before.version, [[0, 240, 1], [7, 8, 1]], mode="auto")
+        stream = await network.cached.read_blocks(pinned)
+        box = PieceAssembler(before.geometry, Selection((AxisRange(0, 240), AxisRange(7, 8))))
+        for piece in await _records(stream):
+            box.add(piece)
+        assert np.array_equal(box.out, GRID[:, 7:8])
         with pytest.raises(DatasetChangedError):
-            await network.cached.read_blocks(pinned)
+            await network.cached.read_blocks(replace(pinned, selection=[[0, 240, 1], [8, 9, 1]]))
 
     play(tmp_path, scenario)
 
