@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,7 @@ JOURNAL_DTYPE = np.dtype(
 )
 
 Journal = npt.NDArray[np.void]
+Column = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def _seal(entries: Journal, seed: int) -> Journal:
@@ -56,16 +58,18 @@ def _seal(entries: Journal, seed: int) -> Journal:
 
 def block_entries(
     seed: int,
-    nchunk: int,
+    nchunk: int | Column,
     blocks: Iterable[tuple[int, int, int]],
     offset: int,
-    head_offset: int,
-    head_size: int,
+    head_offset: int | Column,
+    head_size: int | Column,
 ) -> Journal:
     """Journal records of blocks that lie one after another in the data log from ``offset``.
 
     Parameters
     ----------
+    nchunk, head_offset, head_size : int or array
+        Of all the blocks, or of each.
     blocks : iterable of (block number, size in bytes, checksum)
     """
     rows = list(blocks)
@@ -78,7 +82,7 @@ def block_entries(
     return _seal(entries, seed)
 
 
-def tombstone_entries(seed: int, nchunk: int, blocks: Iterable[int]) -> Journal:
+def tombstone_entries(seed: int, nchunk: int | Column, blocks: Iterable[int]) -> Journal:
     """Journal records that remove blocks."""
     numbers = list(blocks)
     entries = np.zeros(len(numbers), JOURNAL_DTYPE)

@@ -36,6 +36,8 @@ from ..web.source_handlers import (
     attachment,
 )
 from .cache_access import CACHE_ACCESS_ROUTES, CacheAccess
+from .cache_handlers import CACHE_ROUTES
+from .cache_keeper import CacheKeeper
 from .frames import FrameMaker, parse_slice
 from .subscriber import Subscriber
 
@@ -305,6 +307,7 @@ def subscriber_routes(
     frames: FrameMaker,
     limits: Limits,
     access: CacheAccess | None = None,
+    keeper: CacheKeeper | None = None,
 ) -> list[tuple[str, type[SourceAnswers], dict[str, Any]]]:
     """All routes of a subscriber but ``health`` and logins: pattern, answers (to be bound) and their arguments."""
     sources: dict[str, Any] = {"sources": subscriber, "limits": limits}
@@ -315,6 +318,8 @@ def subscriber_routes(
     routes.append((FOLLOW_ROUTE, FollowAnswers, {**sources, "subscriber": subscriber}))
     if access is not None:
         routes += [(pattern, answers, {**sources, "access": access}) for pattern, answers in CACHE_ACCESS_ROUTES]
+    if keeper is not None:
+        routes += [(pattern, answers, {**sources, "keeper": keeper}) for pattern, answers in CACHE_ROUTES]
     for pattern, answers, refusal in _OLD_ROUTES:
         arguments = {**sources, "subscriber": subscriber, "frames": frames}
         routes.append((pattern, answers, {**arguments, "refusal": refusal} if refusal else arguments))

@@ -16,6 +16,7 @@ from ..storage.block_cache import BlockCache
 from ..web.source_handlers import Limits
 from .broker_link import BrokerLink
 from .cache_access import CacheAccess
+from .cache_keeper import CacheKeeper
 from .followed_state import FollowedState
 from .frames import FrameMaker
 from .publisher_link import PublisherLink
@@ -42,6 +43,7 @@ class SubscriberService:
     frames : FrameMaker
     limits : Limits
     cache_access : CacheAccess
+    cache_keeper : CacheKeeper
     executor : ThreadPoolExecutor
 
     Raises
@@ -70,6 +72,7 @@ class SubscriberService:
             ident=ident,
             trusts_events=not config.network.mac,
         )
+        self.cache_keeper = CacheKeeper(self.subscriber, self.executor)
 
     def _links(self) -> list[Link]:
         links: list[Link] = []
@@ -104,6 +107,7 @@ class SubscriberService:
         config = self.config
         cache = await self.subscriber.run(BlockCache, config.cachedir / "blocks", config.cache_quota_nbytes)
         self._cache = cache
+        self.cache_keeper.open(cache)
         await self.subscriber.run(self.cache_access.open, cache)
         # Of two processes with one cache directory, the second takes another one, and replicas beside it.
         await self.subscriber.start(cache.directory.with_name(cache.directory.name.replace("blocks", "catalogs", 1)))

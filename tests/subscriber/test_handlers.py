@@ -19,6 +19,7 @@ from tornado.netutil import bind_sockets
 from caterva2_jupyter.config import load_config
 from caterva2_jupyter.subscriber.app import make_app
 from caterva2_jupyter.subscriber.cache_access import CacheAccess
+from caterva2_jupyter.subscriber.cache_keeper import CacheKeeper
 from caterva2_jupyter.subscriber.frames import FrameMaker
 from caterva2_jupyter.web.source_handlers import Limits
 from tests.subscriber.running import Running, running
@@ -63,6 +64,8 @@ async def served(
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
         frames, limits = FrameMaker(max_nbytes=max_frame_nbytes), Limits()
+        keeper = CacheKeeper(run.subscriber, run.executor)
+        keeper.open(run.cache)
         service = SimpleNamespace(
             config=config,
             subscriber=run.subscriber,
@@ -70,6 +73,7 @@ async def served(
             limits=limits,
             executor=run.executor,
             cache_access=CacheAccess(run.executor),
+            cache_keeper=keeper,
         )
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
