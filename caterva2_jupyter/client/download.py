@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from ..errors import (
 from .progress import Progress
 from .reader import changed
 from .session import Session
+from .transport import Answer
 
-__all__ = ["download"]
+__all__ = ["download", "write_sealed"]
 
 SLAB_NBYTES = 64 << 20
 MAX_STRINGS_NBYTES = 1 << 30
@@ -61,8 +62,49 @@ def download(
     return goal
 
 
-def _goal(entry: Entry, path: str | os.PathLike[str] | None) -> Path:
+def write_sealed(
+    session: Session,
+    root: str,
+    entry: Entry,
+    path: str | os.PathLike[str] | None,
+    open_sealed: Callable[[], Answer],
+    check_complete: Callable[[], None],
+    progress: Progress | None = None,
+) -> Path:
+    """Write a dataset as a ``.b2nd`` from the blocks that a service has cached; see ``Prefetching.seal``.
+
+    Parameters
+    ----------
+    open_sealed : callable
+        Opens the file that the service makes; raises `UnsupportedDatasetError` where it can make none.
+    check_complete : callable
+        Called before the file is made here from values instead.
+    """
+    goal = _goal(entry, path, suffix=".b2nd")
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    with _in_place(goal) as temporary:
+        try:
+            with open_sealed() as answer, temporary.open("wb") as sink:
+                done, total = 0, int(answer.headers.get("Content-Length", "0") or 0)
+                for part in answer.parts():
+                    sink.write(part)
+                    done += len(part)
+                    if progress is not None:
+                        progress(done, total)
+            if done != total:
+                raise IntegrityError(f"{root}/{entry.path}: {done} bytes came, {total} were announced")
+        except UnsupportedDatasetError:
+            check_complete()
+            if entry.geometry is None:
+                raise
+            _write_array(session, root, entry, entry.geometry, temporary, progress)
+    return goal
+
+
+def _goal(entry: Entry, path: str | os.PathLike[str] | None, suffix: str = "") -> Path:
     name = last_name(entry.path)
+    if suffix and not name.endswith(suffix):
+        name += suffix
     if path is None:
         return Path(name)
     goal = Path(path)

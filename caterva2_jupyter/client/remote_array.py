@@ -16,6 +16,7 @@ from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
 from ..errors import TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
+from .prefetch import Prefetching
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 from .session import Session
@@ -27,7 +28,7 @@ ITERATED_NBYTES = 16 << 20
 Field = str | list[str]
 
 
-class RemoteArray(RemoteDataset):
+class RemoteArray(Prefetching, RemoteDataset):
     """An N-dimensional array of a root, read block by block as it is indexed.
 
     ``array[key]`` equals ``numpy_array[key]`` for basic indexing: ints, slices of any step, ``...``, ``None``;

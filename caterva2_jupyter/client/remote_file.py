@@ -12,6 +12,7 @@ from typing import Any
 from ..core.dtypes import dtype_to_json
 from ..core.selection import AxisRange, Selection, parse_basic
 from ..errors import TooLargeError
+from .prefetch import Prefetching
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 
@@ -20,7 +21,7 @@ __all__ = ["RemoteFile"]
 BUFFER_NBYTES = 1 << 20
 
 
-class RemoteFile(RemoteDataset):
+class RemoteFile(Prefetching, RemoteDataset):
     """A file of a root: one dimension of bytes (or of items of some bytes, for a frame).
 
     ``file[start:stop]`` is ``bytes``: of a plain file counted in bytes, of a ``.b2frame`` in its items.
