@@ -198,10 +198,14 @@ def encode_blocks(
         The decoded blocks, one after another; block-major, padded as the geometry says.
     """
     block_nbytes = geometry.block_nbytes
+    if len(ids) == 1 and len(raw) < block_nbytes and geometry.chunk_nblocks(nchunk) > 1:
+        alone = _encode_last(seed, nchunk, ids, raw, geometry, fast)
+        if alone is not None:
+            return alone
     chunk = _compress(raw, geometry.itemsize, block_nbytes, fast)
     layout = parse_layout(chunk, len(chunk))
-    # As of the whole chunk, whichever blocks are asked for: a block's bytes and head are the same in every answer.
-    chunk_nbytes = geometry.chunk_nbytes(nchunk)
+    # As of a full chunk, whichever blocks are asked for: a block and its head are the same in every answer.
+    chunk_nbytes = geometry.full_chunk_nbytes
     if layout.kind == "special":
         return make_record(seed, nchunk, _with_sizes(layout.head, chunk_nbytes), ids, [b""] * len(ids))
     blocksize_fits = layout.blocksize == block_nbytes or (len(ids) == 1 and layout.blocksize == len(raw))
@@ -211,6 +215,30 @@ def encode_blocks(
         return make_record(seed, nchunk, head, ids, _split(raw, block_nbytes))
     bodies = [_block(chunk, o, s) for o, s in zip(layout.offsets, layout.sizes, strict=True)]
     return make_record(seed, nchunk, _with_sizes(layout.head, chunk_nbytes, HEADER_NBYTES), ids, bodies)
+
+
+def _encode_last(
+    seed: int, nchunk: int, ids: Sequence[int], raw: bytes | memoryview, geometry: Geometry, fast: bool
+) -> BlockRecord | None:
+    """A short last block by itself, as it is in a chunk; None where Blosc2 would not make blocks of it."""
+    block_nbytes = geometry.block_nbytes
+    chunk = _compress(bytes(block_nbytes) + bytes(raw), geometry.itemsize, block_nbytes, fast)
+    layout = parse_layout(chunk, len(chunk))
+    if layout.blocksize != block_nbytes:
+        return None
+    if layout.kind == "special":
+        return make_record(seed, nchunk, _with_sizes(layout.head, geometry.full_chunk_nbytes), ids, [b""])
+    if layout.kind != "blocks" or layout.nblocks != 2:
+        return None
+    head, body = layout.head, _block(chunk, layout.offsets[1], layout.sizes[1])
+    if len(body) >= len(raw):
+        chunk = _compress(raw, geometry.itemsize, block_nbytes, fast)
+        layout = parse_layout(chunk, len(chunk))
+        if layout.kind != "memcpy":
+            return None
+        head = layout.head[:8] + struct.pack("<i", block_nbytes) + layout.head[12:]
+        body = memoryview(raw)
+    return make_record(seed, nchunk, _with_sizes(head, geometry.full_chunk_nbytes, HEADER_NBYTES), ids, [body])
 
 
 def _with_sizes(head: bytes, nbytes: int, cbytes: int | None = None) -> bytes:

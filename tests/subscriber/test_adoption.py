@@ -16,7 +16,7 @@ import pytest
 
 from caterva2_jupyter.core.revalidation import SameRecord
 from caterva2_jupyter.core.selection import AxisRange, Selection
-from caterva2_jupyter.core.source import ComparedStream, Source
+from caterva2_jupyter.core.source import Source
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import (
     DatasetChangedError,
@@ -30,41 +30,14 @@ from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import CachedSource, RemoteSource
 from caterva2_jupyter.testing import Origin, open_origin, read_array
 
-from .serving import CountingSource, serve
+from .comparing import Upstream
+from .serving import serve
 
 QUOTA = 1 << 30
 DEADLINE_S = 30
 GRID = np.random.default_rng(1).integers(0, 2**62, (240, 200))
 """4 x 4 chunks of 6 x 5 blocks of 10 x 10 items, which do not compress."""
 HOW: dict[str, Any] = {"chunks": (60, 50), "blocks": (10, 10)}
-
-
-class Upstream(CountingSource):
-    """Counts comparisons too, and may change what they say."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__(source)
-        self.compared: list[ReadRequest] = []
-        self.told: list[SameRecord] = []
-        self.lie: Callable[[SameRecord], SameRecord] = lambda same: same
-        self.compare_error: Exception | None = None
-        self.before: Callable[[], Awaitable[None]] | None = None
-
-    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
-        self.compared.append(request)
-        if self.before is not None:
-            await self.before()
-        error = self.compare_error or self.error
-        if error is not None:
-            raise error
-        stream = await self._source.compare_blocks(request)
-
-        async def records() -> AsyncIterator[SameRecord]:
-            async for same in stream.records:
-                self.told.append(same)
-                yield self.lie(same)
-
-        return ComparedStream(stream.entry, records())
 
 
 @dataclass
@@ -80,10 +53,7 @@ class Network:
 
     async def change(self, array: np.ndarray, **how: Any) -> None:
         await self.origin.put("grid.b2nd", array, **(how or HOW))
-        self.upstream.reads.clear()
-        self.upstream.sent.clear()
-        self.upstream.compared.clear()
-        self.upstream.told.clear()
+        self.upstream.forget()
 
 
 @asynccontextmanager
