@@ -33,6 +33,7 @@ def connect(
     password: str | None = None,
     max_nbytes: int = DEFAULT_MAX_NBYTES,
     cache: CachePolicy = "auto",
+    short_circuit: bool = True,
     connect_timeout_s: float = 5.0,
     progress_timeout_s: float = 60.0,
     tls_ca: str | None = None,
@@ -55,6 +56,8 @@ def connect(
         ``auto``: a read is answered by what moves fewer bytes, the exact values or the blocks that hold them, which
         are kept; where reads come back, blocks are fetched. ``fill``: always blocks. ``bypass``: exact values
         wherever they can be had (up to 8 MiB), no blocks for the cache.
+    short_circuit : bool
+        Read what is cached from the subscriber's files, past the subscriber, where they are on this machine.
     connect_timeout_s, progress_timeout_s : float
         Seconds until a connection stands; longest silence in an answer.
     tls_ca : str, optional
@@ -78,7 +81,7 @@ def connect(
     found = find_service(url, token, username, password)
     timeouts = Timeouts(connect_timeout_s, progress_timeout_s)
     transport = Transport(found.url, found.credentials, timeouts, found.tls_ca if tls_ca is None else tls_ca)
-    return Client(Session(Service(transport), max_nbytes, parse_cache_policy(cache)))
+    return Client(Session(Service(transport), max_nbytes, parse_cache_policy(cache), short_circuit))
 
 
 def open_address(address: str) -> RemoteObject:

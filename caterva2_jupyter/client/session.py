@@ -29,17 +29,26 @@ class Session:
         Decoded bytes above which an array is not read whole without being asked in so many words.
     cache : {"auto", "fill", "bypass"}
         How reads use the service's cache unless an array says otherwise.
+    short_circuit : bool
+        Read the service's cache files themselves where they are on this machine.
     """
 
-    def __init__(self, service: Service, max_nbytes: int = DEFAULT_MAX_NBYTES, cache: CachePolicy = "auto") -> None:
+    def __init__(
+        self,
+        service: Service,
+        max_nbytes: int = DEFAULT_MAX_NBYTES,
+        cache: CachePolicy = "auto",
+        short_circuit: bool = True,
+    ) -> None:
         self.service = service
         self.max_nbytes = max_nbytes
         self.cache = cache
-        self.reader = Reader(service)
+        self.short_circuit = short_circuit
+        self.reader = Reader(service, short_circuit)
         self._followed: set[str] = set()
 
-    def __reduce__(self) -> tuple[type[Session], tuple[Service, int, CachePolicy]]:
-        return Session, (self.service, self.max_nbytes, self.cache)
+    def __reduce__(self) -> tuple[type[Session], tuple[Service, int, CachePolicy, bool]]:
+        return Session, (self.service, self.max_nbytes, self.cache, self.short_circuit)
 
     def close(self) -> None:
         """Close connections and let the worker threads go."""

@@ -67,6 +67,16 @@ def test_what_is_cached_moves_through_no_socket(subscriber: Service) -> None:
         assert array.oindex[[3, 1], :, 4].tolist() == CUBE[[3, 1], :, 4].tolist()
 
 
+def test_it_can_be_turned_off(subscriber: Service) -> None:
+    with cat2.connect(subscriber.url, short_circuit=False) as client:
+        asked = reads_of(client)
+        array = client["foo/cube.b2nd"]
+        for _ in range(2):
+            assert np.array_equal(array[...], CUBE)
+        assert asked.count("POST /api/v1/read") >= 2
+        assert "GET /api/v1/cache/location" not in asked
+
+
 def location(subscriber: Service, **headers: str) -> dict[str, str]:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(f"{subscriber.url}/api/v1/cache/location", headers=names)
