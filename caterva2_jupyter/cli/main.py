@@ -34,7 +34,7 @@ _CURES: tuple[tuple[type[Exception], str], ...] = (
     (DatasetChangedError, "run the command again"),
     (SelectionError, "`cat2cli info DATASET` tells its shape"),
     (NotCachedError, "`cat2cli roots` tells when the publisher is back"),
-    (SourceUnavailableError, "is the subscriber running? Start cat2sub, or name another with --subscriber URL"),
+    (SourceUnavailableError, "Start cat2sub, or name another subscriber with --subscriber URL"),
 )
 
 
@@ -115,8 +115,7 @@ def _run(options: argparse.Namespace) -> int:
     out = Output()
     action: Callable[..., None] = getattr(commands, options.function)
     try:
-        url, token, username, password = _connection(options)
-        with connect(url, token=token, username=username, password=password) as client:
+        with connect(**_connection(options)) as client:
             action(client, options, out)
         sys.stdout.flush()
     except Caterva2Error as error:
@@ -134,13 +133,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _connection(options: argparse.Namespace) -> tuple[str | None, str | None, str | None, str | None]:
-    """URL, token, user and password for ``connect``, which finds what it is not given."""
-    url, token, username, password = options.subscriber, options.token, options.username, options.password
+def _connection(options: argparse.Namespace) -> dict[str, Any]:
+    """What to tell ``connect``, which finds what it is not told."""
+    given = {"url": options.subscriber, **{key: getattr(options, key) for key in ("token", "username", "password")}}
     if options.conf is None:
-        return url, token, username, password
-    settings = load_config(options.conf).client(url=url, token=token, username=username, password=password)
-    return settings.url, settings.token or None, settings.username or None, settings.password or None
+        return given
+    settings = load_config(options.conf).client(**given)
+    return {key: getattr(settings, key) or None for key in (*given, "tls_ca")}
 
 
 def _one_line(error: Caterva2Error) -> str:
@@ -148,6 +147,8 @@ def _one_line(error: Caterva2Error) -> str:
     cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
     if not cure or cure in message:
         return message
+    if isinstance(error, SourceUnavailableError) and not isinstance(error, NotCachedError) and message[-1:] != "?":
+        return message  # something answers, or another service is away: the message says what to do
     return f"{message} {cure}" if message.endswith("?") else f"{message}: {cure}"
 
 

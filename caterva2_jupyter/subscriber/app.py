@@ -143,7 +143,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cat2sub: {error}", file=sys.stderr)
         return 1
     configure_logging(config.loglevel)
-    return run_service("cat2sub", "subscriber", config.http, config.network, lambda: StandaloneSubscriber(config))
+    label = "stand-alone subscriber" if config.broker is None else f"subscriber of the broker at {config.broker}"
+    return run_service("cat2sub", label, config.http, config.network, lambda: StandaloneSubscriber(config))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,14 @@ import pytest
 from caterva2_jupyter.cli.commands import _split_slice
 from caterva2_jupyter.cli.main import _one_line, main
 from caterva2_jupyter.cli.output import Output, inert
-from caterva2_jupyter.errors import Caterva2Error, NotCachedError, RootNotFoundError, SelectionError, TooLargeError
+from caterva2_jupyter.errors import (
+    Caterva2Error,
+    NotCachedError,
+    RootNotFoundError,
+    SelectionError,
+    SourceUnavailableError,
+    TooLargeError,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,21 @@ def test_json_is_exact_and_ascii(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (NotCachedError("it is away"), "it is away: `cat2cli roots` tells when the publisher is back"),
         (TooLargeError("it is large"), "it is large"),
+        (SourceUnavailableError("x refuses TLS"), "x refuses TLS"),
+        (
+            SourceUnavailableError("is it running?"),
+            "is it running? Start cat2sub, or name another subscriber with --subscriber URL",
+        ),
     ],
 )
 def test_an_error_is_one_line_with_its_own_cure(error: Caterva2Error, line: str) -> None:
     assert _one_line(error) == line
+
+
+def test_a_named_configuration_file_gives_its_certificates_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conf = tmp_path / "c.toml"
+    conf.write_text(f'[client]\nurl = "https://127.0.0.1:1"\n[network]\ntls_ca = "{tmp_path}/no-such-ca.pem"\n')
+    assert main(["--conf", str(conf), "roots"]) == 1
+    assert "no-such-ca.pem" in capsys.readouterr().err
