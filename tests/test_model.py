@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from caterva2_jupyter.core.answer_choice import Mode
 from caterva2_jupyter.core.blocks import BlockRecord
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.core.selection import parse_basic, parse_orthogonal
@@ -53,6 +54,7 @@ IS_LONG = os.environ.get("CATERVA2_TEST_LOOPS") == "long"
 ROOMY, TINY = 1 << 30, 6_000
 DEADLINE_S = 30.0
 PATHS = st.sampled_from(["a.b2nd", "b.b2nd", "dir/c.b2nd"])
+READ_MODES: st.SearchStrategy[Mode] = st.sampled_from(["blocks", "auto", "slice"])
 SEEDS = st.integers(0, 2**32 - 1)
 DTYPES = st.sampled_from(["<i4", ">f8", "|u1", "<c16"])
 
@@ -351,14 +353,14 @@ class Model(RuleBasedStateMachine):
             assert self.known[path].geometry != self.store.resolve(path).geometry, error
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def read(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), mode=READ_MODES)
+    def read(self, data: st.DataObject, mode: Mode) -> None:
         path = data.draw(st.sampled_from(sorted(self.known)))
         version = self.known[path].version
         selection, key = self.draw_key(data, self.past[path, version].shape)
         allowed = self.versions_to_see(path)
         try:
-            got = self.run(read_array(self.cached, path, selection))
+            got = self.run(read_array(self.cached, path, selection, mode))
         except Caterva2Error as error:
             self.check_error(error, path, None)
             return
@@ -383,30 +385,30 @@ class Model(RuleBasedStateMachine):
             assert self.wire.reads == reads, "what was read whole is asked for again"
 
     @precondition(lambda self: self.past)
-    @rule(data=st.data())
-    def read_pinned(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), mode=READ_MODES)
+    def read_pinned(self, data: st.DataObject, mode: Mode) -> None:
         path, version = data.draw(st.sampled_from(list(self.past)))  # in their order: it is the same in every run
         items = self.past[path, version]
         selection, key = self.draw_key(data, items.shape)
         if path not in self.known:
             return  # whoever opened it has its entry from somewhere: a dataset that is not heard of is not opened
         try:
-            got = self.run(read_array(Pinned(self.cached, version), path, selection))
+            got = self.run(read_array(Pinned(self.cached, version), path, selection, mode))
         except Caterva2Error as error:
             self.check_error(error, path, version)
             return
         assert is_same(got, box_of(items, key))
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), count=st.integers(2, 6))
-    def read_together(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), count=st.integers(2, 6), mode=READ_MODES)
+    def read_together(self, data: st.DataObject, count: int, mode: Mode) -> None:
         path = data.draw(st.sampled_from(sorted(self.known)))
         shape = self.past[path, self.known[path].version].shape
         wanted = [self.draw_key(data, shape) for _ in range(count)]
         allowed = self.versions_to_see(path)
 
         async def all_of_them() -> list[Any]:
-            reads = (read_array(self.cached, path, selection) for selection, _ in wanted)
+            reads = (read_array(self.cached, path, selection, mode) for selection, _ in wanted)
             return await asyncio.gather(*reads, return_exceptions=True)
 
         for got, (_, key) in zip(self.run(all_of_them()), wanted, strict=True):
@@ -417,15 +419,15 @@ class Model(RuleBasedStateMachine):
                 assert any(is_same(got, box_of(items, key)) for items in allowed.values())
 
     @precondition(lambda self: self.now)
-    @rule(data=st.data(), steps=st.integers(0, 20), seed=SEEDS)
-    def read_while_it_changes(self, data: st.DataObject, steps: int, seed: int) -> None:
+    @rule(data=st.data(), steps=st.integers(0, 20), seed=SEEDS, mode=READ_MODES)
+    def read_while_it_changes(self, data: st.DataObject, steps: int, seed: int, mode: Mode) -> None:
         path = data.draw(st.sampled_from(sorted(self.now)))
         before = self.versions_to_see(path)
         items = self.now[path][::-1].copy()
         items.flat[0] = seed % 200
 
         async def both() -> Any:
-            task = asyncio.create_task(read_array(self.cached, path))
+            task = asyncio.create_task(read_array(self.cached, path, mode=mode))
             for _ in range(steps):
                 await asyncio.sleep(0)
             self.put(path, items, self.partitions[path])
