@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from .core.chunk_grid import BlockPlan, ChunkProjection
 from .core.events import Event, EventBatch
 from .core.exact_slice import PieceAssembler, selection_digest, slice_seed
 from .core.metadata import Entry
+from .core.revalidation import DIGEST_NBYTES, KnownBlocks, adopt, chunk_digest
 from .core.selection import ParsedKey, Selection, parse_basic, parse_orthogonal
 from .core.source import BlockStream, Source
 from .core.wire import ReadRequest
@@ -660,6 +661,40 @@ class SourceContract(ABC):
         async def scenario(source: Source, origin: Origin) -> None:
             with pytest.raises(RequestError):
                 await source.read_blocks(ReadRequest(source.root, "line", **request_form))
+
+        self.run(scenario, tmp_path)
+
+    @pytest.mark.parametrize("path", ["grid/deep/noise.b2nd", "constant.b2nd", "table.b2nd", "scalar.b2nd"])
+    def test_blocks_are_compared_with_digests_of_them(self, tmp_path: Path, path: str) -> None:
+        async def scenario(source: Source, origin: Origin) -> None:
+            stream = await source.read_blocks(ReadRequest(source.root, path))
+            held: dict[int, list[BlockRecord]] = {}
+            for record in await _records(stream.records):
+                held.setdefault(record.nchunk, []).append(record)
+            entry = stream.entry
+            assert entry.geometry is not None
+            plan = BlockPlan(entry.geometry, Selection.whole(entry.geometry.shape))
+            digests = [chunk_digest(held[nchunk]) for nchunk in sorted(held)]
+            digests[0] = bytes(DIGEST_NBYTES)
+
+            def request(digests: list[bytes]) -> ReadRequest:
+                known = KnownBlocks(np.ones(plan.nblocks, np.bool_), b"".join(digests))
+                return ReadRequest(source.root, entry.path, entry.version, known=known)
+
+            compared = await source.compare_blocks(request(digests))
+            assert (compared.entry.id, compared.entry.version) == (entry.id, entry.version)
+            said = [same async for same in compared.records]
+            assert [same.nchunk for same in said] == sorted(held)
+            assert [bool(same.proof) for same in said] == [False] + [True] * (len(held) - 1)
+            for same in said:
+                adopted = adopt(same, held[same.nchunk], checksum_seed(entry.id, entry.version))
+                assert sum(len(r.ids) for r in adopted) == sum(len(r.ids) for r in held[same.nchunk])
+            for wrong in (digests[1:], [*digests, bytes(DIGEST_NBYTES)]):
+                with pytest.raises(RequestError, match="digests"):
+                    [same async for same in (await source.compare_blocks(request(wrong))).records]
+            gone = replace(request(digests), version="0" * 24)
+            with pytest.raises(DatasetChangedError):
+                [same async for same in (await source.compare_blocks(gone)).records]
 
         self.run(scenario, tmp_path)
 
