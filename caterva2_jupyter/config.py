@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from .core.link_mac import bearer_of, key_of
 from .errors import ConfigError, IntegrityError
 
 __all__ = [
@@ -151,6 +152,21 @@ class NetworkConfig:
     tls_key: str = ""
     tls_ca: str = ""
     mac: bool = False
+
+    @property
+    def publish_bearer(self) -> str:
+        """What is sent to prove the publish token: the token itself, unless it is the key of codes."""
+        return bearer_of(self.publish_token) if self.mac and self.publish_token else self.publish_token
+
+    @property
+    def read_bearer(self) -> str:
+        """The same for the read token."""
+        return bearer_of(self.read_token) if self.mac and self.read_token else self.read_token
+
+    @property
+    def mac_key(self) -> bytes:
+        """Key of the codes that prove answers; empty when there are none."""
+        return key_of(self.read_token) if self.mac else b""
 
     def check_listen(self, address: Address) -> None:
         """Refuse to listen openly without a token.

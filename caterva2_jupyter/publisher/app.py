@@ -12,6 +12,7 @@ from ..config import PublisherConfig, load_config
 from ..errors import ConfigError
 from ..web.access import RequestGuard, network_policy
 from ..web.publishing_link import BrokerLink
+from ..web.mac_answers import mac_settings
 from ..web.serve import Listener, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, Limits, bind
@@ -32,7 +33,8 @@ def make_app(publisher: Publisher) -> Application:
     routes += [(p, bind(answers, ServiceHandler), old) for p, answers in OLD_ROUTES]
     announce = {**directory, "announcer": publisher, "policy": change}
     routes.append((ANNOUNCE_ROUTE, bind(AnnounceAnswers, ServiceHandler), announce))
-    return make_application(routes, RequestGuard.for_service(config.http, config.advertise))
+    guard = RequestGuard.for_service(config.http, config.advertise)
+    return make_application(routes, guard, mac_settings(config.network))
 
 
 class PublisherService:

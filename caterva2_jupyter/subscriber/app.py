@@ -11,6 +11,7 @@ from tornado.web import Application, RequestHandler
 from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
 from ..web.access import AccessPolicy, RequestGuard, network_policy
+from ..web.mac_answers import mac_settings
 from ..web.serve import Listener, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
@@ -98,7 +99,8 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
             service.subscriber, service.frames, service.limits, service.cache_access, service.cache_keeper
         )
     ]
-    return make_application(routes, RequestGuard.for_service(config.http, config.urlbase))
+    guard = RequestGuard.for_service(config.http, config.urlbase)
+    return make_application(routes, guard, mac_settings(config.network))
 
 
 def main(argv: list[str] | None = None) -> int:

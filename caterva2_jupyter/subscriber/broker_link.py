@@ -92,7 +92,7 @@ class BrokerLink:
 
     def __init__(self, broker: Address, network: NetworkConfig) -> None:
         self._url = service_url(broker, network)
-        self._token = network.read_token
+        self._token = network.read_bearer
         self._ssl_context = client_ssl_context(network)
         self._backoff = Backoff()
         self._heartbeat_s = DEFAULT_HEARTBEAT_S

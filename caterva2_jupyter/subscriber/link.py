@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import random
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,8 @@ from urllib.parse import unquote
 import aiohttp
 from yarl import URL
 
+from ..core.link_mac import HEADER as MAC_HEADER
+from ..core.link_mac import LENGTH_HEADER, FrameReader, answer_digest
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -44,6 +47,7 @@ MAX_QUIET_S = 60.0
 RETRY_RATIO, RETRY_BURST = 0.1, 10.0
 _UNIX = "http+unix://"
 _RETRIED = (429, 502, 503, 504)
+_UNPROVED = "answers without proof: has it [network] mac = true and the same token, and is there no proxy in between?"
 
 
 def open_session(
@@ -106,6 +110,8 @@ class Link:
         Bytes per second under which, over ``stall_s``, an answer is not progress.
     patience_s : float
         How long a request waits when the service asked for quiet; it fails at once when that is longer.
+    mac_key : bytes
+        Every answer has to prove itself with codes of that key (``core.link_mac``); empty: none has to.
     """
 
     def __init__(
@@ -118,6 +124,7 @@ class Link:
         stall_s: float = 30.0,
         min_rate: float = 1024.0,
         patience_s: float = 10.0,
+        mac_key: bytes = b"",
         rng: random.Random | None = None,
     ) -> None:
         self.peer = unquote(url.removeprefix(_UNIX)) if url.startswith(_UNIX) else url.rstrip("/")
@@ -131,6 +138,7 @@ class Link:
         self._connect_s = connect_s
         self._quiet_until = self._unreachable_until = 0.0
         self._tokens = RETRY_BURST
+        self._mac_key = mac_key
 
     def attempts(self) -> Attempts:
         """The budget of one operation."""
@@ -180,23 +188,33 @@ class Link:
         """
         await self._wait_for_quiet()
         self._tokens = min(self._tokens + RETRY_RATIO, RETRY_BURST)
-        # Compressed blocks do not shrink; and what is not decompressed cannot blow up.
-        sent = {**self._headers, "Accept-Encoding": "gzip" if media_type == "application/json" else "identity"}
+        url = self._url(path).extend_query(params or {})
+        # Compressed blocks do not shrink; and what is not decompressed cannot blow up. Nor is it proved yet.
+        gzip = media_type == "application/json" and not self._mac_key
+        sent = {**self._headers, "Accept-Encoding": "gzip" if gzip else "identity"}
+        nonce = secrets.token_hex(16)
+        if self._mac_key:
+            sent[MAC_HEADER] = nonce
         if body is not None:
             sent["Content-Type"] = "application/json"
         with self._mapped(), self._deadline():
             async with asyncio.timeout(self.stall_s):
                 response = await self._session.request(
                     method,
-                    self._url(path),
-                    params=params,
+                    url,
                     data=body,
                     headers={**sent, **(headers or {})},
                     allow_redirects=False,
                     timeout=self._timeout,
                 )
-        answer = Answer(self, response)
+        proof: FrameReader | None = None
+        if self._mac_key and response.headers.get(MAC_HEADER) == "1":
+            about = answer_digest(nonce, method, url.raw_path_qs, body or b"", response.status, response.headers)
+            proof = FrameReader(self._mac_key, about)
+        answer = Answer(self, response, proof)
         try:
+            if self._mac_key and proof is None and response.status not in _RETRIED:
+                raise BrokenLinkError(IntegrityError(f"{self.peer} {_UNPROVED}"))
             if response.status not in statuses:
                 raise await self._refusal(answer)
             if media_type and response.content_type != media_type:
@@ -358,8 +376,8 @@ class Attempts:
 class Answer:
     """The body of an answer as it comes."""
 
-    def __init__(self, link: Link, response: aiohttp.ClientResponse) -> None:
-        self._link, self._response = link, response
+    def __init__(self, link: Link, response: aiohttp.ClientResponse, proof: FrameReader | None = None) -> None:
+        self._link, self._response, self._proof = link, response, proof
         self._waited_s, self._came = 0.0, 0
 
     @property
@@ -371,6 +389,8 @@ class Answer:
         return self._response.content_type
 
     def header(self, name: str) -> str:
+        if self._proof is not None and name == "Content-Length":
+            name = LENGTH_HEADER  # of what is in the frames
         return self._response.headers.get(name, "")
 
     async def next_bytes(self) -> bytes:
@@ -383,6 +403,18 @@ class Answer:
         DeadlineError
             When it is not progress (only the time waited here counts, not that of a slow consumer).
         """
+        if self._proof is None:
+            return await self._next_bytes()
+        try:
+            while data := await self._next_bytes():
+                if proved := self._proof.feed(data):
+                    return proved
+            self._proof.close()
+        except IntegrityError as error:
+            raise BrokenLinkError(IntegrityError(f"{self._link.peer}: {error}")) from None
+        return b""
+
+    async def _next_bytes(self) -> bytes:
         link = self._link
         clock = asyncio.get_running_loop().time
         begun = clock()

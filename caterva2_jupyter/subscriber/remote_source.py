@@ -65,6 +65,8 @@ class RemoteSource:
         Sent as Bearer when there is one.
     connect_s, stall_s, min_rate, patience_s : float
         Deadlines, see ``Link``.
+    mac_key : bytes
+        Key of codes that every answer has to have; empty for none.
     """
 
     def __init__(
@@ -78,10 +80,18 @@ class RemoteSource:
         stall_s: float = 30.0,
         min_rate: float = 1024.0,
         patience_s: float = 10.0,
+        mac_key: bytes = b"",
     ) -> None:
         self._root = root
         self._link = Link(
-            url, session, token, connect_s=connect_s, stall_s=stall_s, min_rate=min_rate, patience_s=patience_s
+            url,
+            session,
+            token,
+            connect_s=connect_s,
+            stall_s=stall_s,
+            min_rate=min_rate,
+            patience_s=patience_s,
+            mac_key=mac_key,
         )
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 

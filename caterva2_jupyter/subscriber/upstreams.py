@@ -46,8 +46,9 @@ class HttpUpstreams:
 
     def __init__(self, network: NetworkConfig, ident: str = "") -> None:
         self._headers = {ASKER_HEADER: ident} if ident else {}
-        self._token = network.read_token
-        self._change_token = network.publish_token or network.read_token
+        self._token = network.read_bearer
+        self._change_token = network.publish_bearer or network.read_bearer
+        self._mac_key = network.mac_key
         self._ssl_context = client_ssl_context(network)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._sources: dict[tuple[str, str], RemoteSource] = {}
@@ -61,12 +62,16 @@ class HttpUpstreams:
     def source(self, url: str, root: str) -> Source:
         source = self._sources.get((url, root))
         if source is None:
-            source = self._sources[url, root] = RemoteSource(root, url, self._session(url), self._token)
+            source = RemoteSource(root, url, self._session(url), self._token, mac_key=self._mac_key)
+            self._sources[url, root] = source
         return source
+
+    def _link(self, url: str, token: str) -> Link:
+        return Link(url, self._session(url), token, mac_key=self._mac_key)
 
     async def list_roots(self, url: str) -> Any:
         """The JSON of its ``GET roots``."""
-        return await Link(url, self._session(url), self._token).get_json("roots", {}, MAX_ANSWER_NBYTES)
+        return await self._link(url, self._token).get_json("roots", {}, MAX_ANSWER_NBYTES)
 
     async def announce(self, url: str, root: str, path: str) -> None:
         await self._change(url, root, "announce", {"path": path}, self._change_token)
@@ -79,7 +84,7 @@ class HttpUpstreams:
             logger.debug("%s does not follow root %s: %s", url, root, error)
 
     async def _change(self, url: str, root: str, what: str, form: dict[str, str], token: str) -> None:
-        link = Link(url, self._session(url), token)
+        link = self._link(url, token)
         try:
             answer = await link.ask("POST", f"roots/{quote(root, safe='@')}/{what}", body=json.dumps(form).encode())
         except BrokenLinkError as broken:

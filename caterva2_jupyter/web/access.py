@@ -76,7 +76,9 @@ def network_policy(network: NetworkConfig, scope: Scope) -> AccessPolicy:
     token = network.publish_token if scope == "publish" else network.read_token
     if not token:
         return Open()
-    return NetworkToken([token], [network.publish_token, network.read_token])
+    bearers = {"publish": network.publish_bearer, "read": network.read_bearer}
+    known = [network.publish_token, network.read_token, *bearers.values()]
+    return NetworkToken([token, bearers[scope]], known)
 
 
 def bearer_token(request: HTTPServerRequest) -> str | None:

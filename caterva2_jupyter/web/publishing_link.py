@@ -115,7 +115,7 @@ class BrokerLink:
         origin: str = "",
     ) -> None:
         self._url = service_url(broker, network)
-        self._token = network.publish_token
+        self._token = network.publish_bearer
         self._ssl_context = client_ssl_context(network)
         self._name = name
         self._owner_id = owner_id
