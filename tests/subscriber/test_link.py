@@ -212,6 +212,25 @@ def test_reads_survive_connections_cut_at_any_byte() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("what", ["cut_at", "flip_at"])
+def test_exact_slices_survive_connections_that_are_cut_or_changed_at_any_byte(what: str) -> None:
+    async def scenario(origin: Origin, url: str) -> None:
+        rng, three = random.Random(14), np.concatenate([NOISE] * 3)  # three pieces
+        await origin.put("three.b2nd", three)
+        for _ in range(5):
+            harms = [Harm(**{what: rng.randrange(1000, 2_800_000)}) for _ in range(2)]
+            proxy = HarmfulProxy(url, lambda harms=harms: harms.pop(0) if harms else Harm())  # type: ignore[misc]
+            async with listening(proxy.serve) as through, open_session(through) as session:
+                source = RemoteSource("foo", through, session)
+                stream = await source.read_blocks(ReadRequest("foo", "three.b2nd", mode="slice"))
+                assert stream.answer == "slice"
+                records = [record async for record in stream.records]
+                assert [r.nchunk for r in records] == list(range(len(records)))
+                assert np.array_equal(await read_array(source, "three.b2nd", mode="slice"), three)
+
+    play(scenario)
+
+
 def test_a_read_that_breaks_asks_only_for_what_has_not_come() -> None:
     async def scenario(origin: Origin, url: str) -> None:
         harms = [Harm(cut_at=500_000), Harm()]
