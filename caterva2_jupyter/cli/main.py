@@ -74,7 +74,36 @@ def build_parser() -> argparse.ArgumentParser:
     saving = command("download", "Save a dataset as a file.", dataset)
     saving.add_argument("localpath", nargs="?", help="file or directory (default: ./ROOT/PATH)")
     command("announce", "Have the publisher look at a path now.", ("path", "ROOT/PATH that changed"))
+    _add_cache_commands(commands)
     return parser
+
+
+def _add_cache_commands(commands: Any) -> None:
+    text = "Look at, check and fill the subscriber's cache."
+    cache = commands.add_parser("cache", help=text, description=text)
+    actions = cache.add_subparsers(dest="cache_command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, argument: str, meaning: str, default: str | None = None) -> Any:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=f"cache_{name}")
+        if default is None:
+            sub.add_argument(argument, help=meaning)
+        else:
+            sub.add_argument(argument, nargs="?", default=default, help=meaning)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    below = "ROOT, or ROOT/PATH of a dataset or group"
+    everything = f"{below} (default: everything)"
+    command("status", "Tell what is cached.", "path", everything, "")
+    command("verify", "Check what is cached against its checksums.", "path", everything, "")
+    clearing = command("clear", "Forget what is cached.", "path", below, "")
+    clearing.add_argument("--all", action="store_true", help="everything")
+    command("pin", "Let datasets stay in the cache, whatever its quota.", "path", below)
+    command("unpin", "Let pinned datasets go in their turn again.", "path", below)
+    command("prefetch", "Fetch what is not cached yet.", "path", "ROOT, ROOT/PATH or ROOT/PATH[SLICE]")
+    sealing = command("seal", "Save what is cached of a dataset as a .b2nd.", "dataset", "ROOT/PATH of a dataset")
+    sealing.add_argument("localpath", nargs="?", help="file or directory (default: its name, here)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from . import commands
+        from . import cache_commands, commands
         from .output import Output
     except ModuleNotFoundError as error:
         if error.name != "rich":
@@ -113,7 +142,9 @@ def _run(options: argparse.Namespace) -> int:
     from ..client.client import connect
 
     out = Output()
-    action: Callable[..., None] = getattr(commands, options.function)
+    action: Callable[..., None] = getattr(
+        cache_commands if options.function.startswith("cache_") else commands, options.function
+    )
     try:
         with connect(**_connection(options)) as client:
             action(client, options, out)

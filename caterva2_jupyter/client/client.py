@@ -14,6 +14,7 @@ from ..core.metadata import Entry
 from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
 from .address import DatasetAddress, parse_address
 from .cache_policy import CachePolicy, parse_cache_policy
+from .cache_service import CacheService
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
 from .progress import Progress
@@ -156,6 +157,17 @@ class Client:
         SourceUnavailableError, DeadlineError, AuthenticationError
         """
         return self._session.service.roots()
+
+    @property
+    def cache(self) -> CacheService:
+        """The cache of the service: what is in it, checking it, clearing, pinning.
+
+        Examples
+        --------
+        >>> client.cache.pin("foo/dir2")                            # doctest: +SKIP
+        ['foo/dir2/ds-4d.b2nd']
+        """
+        return CacheService(self._session.service.transport)
 
     def health(self) -> Mapping[str, Any]:
         """What the service says of itself; needs no credentials."""

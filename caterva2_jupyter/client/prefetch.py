@@ -144,11 +144,15 @@ def _stored(dataset: _Dataset, key: Any) -> Selection:
 
 
 def _estimate(session: Session, root: str, entry: Entry, selection: Selection) -> ReadEstimate:
-    service = CacheService(session.service.transport)
     try:
-        form = service.estimate(f"{root}/{entry.path}", entry.version, selection.to_json())
+        return _asked_estimate(session, root, entry, selection)
     except UnsupportedDatasetError:
         return _uncached(entry, selection)
+
+
+def _asked_estimate(session: Session, root: str, entry: Entry, selection: Selection) -> ReadEstimate:
+    service = CacheService(session.service.transport)
+    form = service.estimate(f"{root}/{entry.path}", entry.version, selection.to_json())
     numbers = [form.get(name) for name in ("cbytes", "requests", "blocks", "held_blocks")]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise IntegrityError("malformed estimate of a read")
@@ -191,7 +195,7 @@ def _seal(
 
     def check_complete() -> None:
         assert entry.geometry is not None
-        estimate = _estimate(session, root, entry, Selection.whole(entry.geometry.shape))
+        estimate = _asked_estimate(session, root, entry, Selection.whole(entry.geometry.shape))
         if estimate.fraction < 1:
             raise NotCachedError(
                 f"{estimate.nblocks - estimate.held_nblocks} blocks of {root}/{entry.path} are not in the cache: "

@@ -132,7 +132,7 @@ class CacheKeeper:
         ]
         pins = [f"{pin.root}/{pin.path}" for pin in cache.pins if _is_below(pin.root, pin.path, root, path)]
         return {
-            "directory": str(cache.directory),
+            "directory": str(cache.directory.absolute()),
             "quota_nbytes": cache.quota_nbytes,
             "usage_nbytes": cache.usage_nbytes,
             "counters": asdict(cache.counters),
