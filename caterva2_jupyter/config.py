@@ -35,6 +35,7 @@ __all__ = [
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 DEFAULT_FILE = "caterva2.toml"
+MAX_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ SETTINGS = _table(
     ("publisher", "advertise", "text", "", "URL by which subscribers reach this publisher, when it is not `http` as it stands (behind a proxy, or listening on every interface)."),
     ("publisher", "poll", "number", "0", "Seconds between looks at a file system that tells no changes (network file systems); 0: be told."),
     ("publisher", "quiet", "number", "0.2", "Seconds that a file has to be quiet before it is announced."),
+    ("publisher", "workers", "int", "1", "Processes that serve, on one port; the first one also keeps the index. Two or more help where one core is not enough for the readers."),
     ("subscriber", "http", "text", "localhost:8002", "Where the stand-alone subscriber listens."),
     ("subscriber", "statedir", "text", "_caterva2/sub[.ID]", "Where it keeps areas and users, and its cache unless `cachedir` is set."),
     ("subscriber", "loglevel", "text", "warning", "As for the broker."),
@@ -204,6 +206,7 @@ class PublisherConfig:
     poll_s: float
     quiet_s: float
     network: NetworkConfig
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +373,7 @@ class Config:
         broker: str | None = None,
         statedir: str | None = None,
         loglevel: str | None = None,
+        workers: int | None = None,
     ) -> PublisherConfig:
         from .core.paths import parse_root_name
 
@@ -387,6 +391,10 @@ class Config:
             raise ConfigError(f"{error}: use letters, digits, '-', '_' and '.'") from None
         if root_name.startswith("@"):
             raise ConfigError(f"{root_name!r} cannot be published: names with @ are areas of subscribers")
+        nworkers = get("workers", workers)
+        nworkers = 1 if nworkers is None else int(nworkers)
+        if not 1 <= nworkers <= MAX_WORKERS:
+            raise ConfigError(f"workers = {nworkers} means nothing: write 1 to {MAX_WORKERS}")
         address = Address.parse(str(get("http", http) or "localhost:8001"))
         network = self._network()
         network.check_listen(address)
@@ -402,6 +410,7 @@ class Config:
             poll_s=float(get("poll") or 0),
             quiet_s=float(get("quiet") if get("quiet") is not None else 0.2),
             network=network,
+            workers=nworkers,
         )
 
     def subscriber(

@@ -5,24 +5,47 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from concurrent.futures import Executor
+from typing import Protocol
 
 from tornado.web import Application
 
 from ..config import PublisherConfig, load_config
 from ..errors import ConfigError
+from ..storage.threaded_source import ThreadedSource
 from ..web.access import RequestGuard, network_policy
-from ..web.publishing_link import BrokerLink
 from ..web.mac_answers import mac_settings
+from ..web.publishing_link import BrokerLink
 from ..web.serve import Listener, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
-from ..web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, Limits, bind
+from ..web.source_handlers import (
+    ANNOUNCE_ROUTE,
+    SOURCE_ROUTES,
+    AnnounceAnswers,
+    Announcer,
+    Limits,
+    SourceDirectory,
+    bind,
+)
 from .handlers import OLD_ROUTES
 from .publisher import Publisher
+from .workers import WorkerPool
 
 __all__ = ["PublisherService", "main", "make_app"]
 
 
-def make_app(publisher: Publisher) -> Application:
+class ServedRoot(SourceDirectory, Announcer, Protocol):
+    """What the routes are over: the publisher, or one of its workers."""
+
+    @property
+    def config(self) -> PublisherConfig: ...
+    @property
+    def threaded_source(self) -> ThreadedSource: ...
+    @property
+    def executor(self) -> Executor: ...
+
+
+def make_app(publisher: ServedRoot) -> Application:
     """The routes of a publisher, guarded as its configuration says."""
     config = publisher.config
     read, change = network_policy(config.network, "read"), network_policy(config.network, "publish")
@@ -51,6 +74,7 @@ class PublisherService:
         self.publisher = Publisher(config)
         self.link: BrokerLink | None = None
         self._linking: asyncio.Task[None] | None = None
+        self._workers: WorkerPool | None = None
 
     def application(self) -> Application:
         return make_app(self.publisher)
@@ -59,6 +83,10 @@ class PublisherService:
         config = self._config
         self.publisher.url = config.advertise or listener.reachable_url
         await self.publisher.start()
+        if config.workers > 1:
+            publisher = self.publisher
+            self._workers = WorkerPool(config, publisher.url, listener.sockets, publisher, publisher.hub)
+            await self._workers.start()
         if config.broker is None:
             return
         self.link = BrokerLink(
@@ -76,6 +104,8 @@ class PublisherService:
         if self._linking is not None:
             self._linking.cancel()
             await asyncio.gather(self._linking, return_exceptions=True)
+        if self._workers is not None:
+            await self._workers.stop()
         await self.publisher.stop()
 
 
@@ -93,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
     parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
     parser.add_argument("--statedir", metavar="DIR", help="where the index and the identity are kept")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes that serve, on one port (default: 1)")
     parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
     parser.add_argument("name", nargs="?", help="name of the root")
     parser.add_argument("root", nargs="?", help="directory or HDF5 file to serve (default: data)")
@@ -106,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
             broker=options.broker,
             statedir=options.statedir,
             loglevel=options.loglevel,
+            workers=options.workers,
         )
     except ConfigError as error:
         print(f"cat2pub: {error}", file=sys.stderr)

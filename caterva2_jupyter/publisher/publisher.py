@@ -40,6 +40,7 @@ log = logging.getLogger("caterva2_jupyter.publisher")
 T = TypeVar("T")
 
 READERS = 8
+OWNER, CATALOG = "owner", "catalog.sqlite"
 RETRY_S = (1.0, 30.0)
 HEARTBEAT_S = 5.0
 UNSETTLED_S = 0.5
@@ -86,7 +87,7 @@ class Publisher:
             _check_root(config, statedir)
         with ExitStack() as opened:
             opened.callback(os.close, _lock_statedir(statedir))
-            self.owner_id = _read_owner(statedir / "owner")
+            self.owner_id = _read_owner(statedir / OWNER)
             self._root = open_root(config.root, self.owner_id, opened) if root is None else root
             self.store = CatalogStore(_catalog_path(statedir, self._root.watched), config.name)
             opened.callback(self.store.close)
@@ -325,7 +326,7 @@ def _read_owner(path: Path) -> str:
 def _catalog_path(statedir: Path, watched: Path) -> Path:
     """Where the index of that root is kept; those of roots served before from here are dropped."""
     marker = statedir / "root"
-    catalog = statedir / "catalog.sqlite"
+    catalog = statedir / CATALOG
     mark = os.fsencode(watched)
     if not marker.exists() or marker.read_bytes() != mark:
         for old in statedir.glob("catalog.sqlite*"):

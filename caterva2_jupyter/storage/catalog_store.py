@@ -74,6 +74,8 @@ class CatalogStore:
         (``*.corrupt``) and a new one begun, with a new epoch.
     root : str
         Name of the root, for batches of events and messages.
+    is_replica : bool
+        Another process keeps the file: it is read here, never repaired or written.
 
     Examples
     --------
@@ -84,10 +86,13 @@ class CatalogStore:
     ('{"path":"dir","kind":"group"}',)
     """
 
-    def __init__(self, path: Path | None = None, root: str = "") -> None:
+    def __init__(self, path: Path | None = None, root: str = "", *, is_replica: bool = False) -> None:
         self.root = root
         self._path = path
         self._lock = threading.RLock()
+        if is_replica:
+            self._db = self._open_replica()
+            return
         try:
             self._db = self._open()
         except sqlite3.DatabaseError as error:
@@ -95,6 +100,15 @@ class CatalogStore:
                 raise SourceUnavailableError(f"cannot use the catalog {path}: {error}") from error
             self._set_aside(path)
             self._db = self._open()
+
+    def _open_replica(self) -> sqlite3.Connection:
+        try:
+            db = sqlite3.connect(f"{self._path}", isolation_level=None, check_same_thread=False, timeout=10)
+            db.execute("PRAGMA query_only = ON")
+            db.execute("SELECT count(*) FROM meta")
+        except sqlite3.Error as error:
+            raise SourceUnavailableError(f"cannot use the catalog {self._path}: {error}") from error
+        return db
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)

@@ -14,7 +14,7 @@ import socket
 import ssl
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,7 +26,7 @@ from ..config import Address, NetworkConfig
 from ..errors import ConfigError
 from .allocator import keep_buffers
 
-__all__ = ["Listener", "Service", "configure_logging", "listen", "run_service", "tls_context"]
+__all__ = ["Listener", "Service", "configure_logging", "listen", "run_service", "serve_on", "tls_context"]
 
 MAX_BODY_NBYTES = 64 << 20
 MAX_HEADER_NBYTES = 64 << 10
@@ -62,11 +62,14 @@ class Listener:
         With the real port, when port 0 was asked for.
     url : str
         By which this machine reaches it.
+    sockets : tuple of socket
+        That it accepts from; other processes may too.
     """
 
     address: Address
     url: str
     _server: HTTPServer
+    sockets: tuple[socket.socket, ...] = ()
 
     @property
     def reachable_url(self) -> str:
@@ -113,26 +116,32 @@ def listen(application: Application, address: Address, network: NetworkConfig) -
     ConfigError
         When the address is in use or cannot be listened at, or the certificate is not usable.
     """
-    tls = tls_context(network)
+    tls_context(network)  # before the address is taken
     try:
         sockets = [_bind_unix(address.socket_path)] if address.socket_path else _bind_tcp(address)
     except OSError as error:
         raise ConfigError(_cannot_listen(address, error)) from None
+    server = serve_on(application, sockets, network)
+    if address.socket_path:
+        return Listener(address, address.url, server, tuple(sockets))
+    real = Address(host=address.host, port=int(sockets[0].getsockname()[1]))
+    host = "localhost" if not address.listen_host else real.host
+    url = Address(host=host, port=real.port).url
+    return Listener(real, url.replace("http:", "https:", 1) if network.tls_cert else url, server, tuple(sockets))
+
+
+def serve_on(application: Application, sockets: Sequence[socket.socket], network: NetworkConfig) -> HTTPServer:
+    """Serve on sockets that listen already."""
     server = HTTPServer(
         application,
-        ssl_options=tls,
+        ssl_options=tls_context(network),
         max_body_size=MAX_BODY_NBYTES,
         max_header_size=MAX_HEADER_NBYTES,
         idle_connection_timeout=IDLE_CONNECTION_S,
         body_timeout=BODY_S,
     )
     server.add_sockets(sockets)
-    if address.socket_path:
-        return Listener(address, address.url, server)
-    real = Address(host=address.host, port=int(sockets[0].getsockname()[1]))
-    host = "localhost" if not address.listen_host else real.host
-    url = Address(host=host, port=real.port).url
-    return Listener(real, url.replace("http:", "https:", 1) if tls else url, server)
+    return server
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
