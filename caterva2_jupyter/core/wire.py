@@ -405,11 +405,12 @@ class RecordParser:
         if len(self._buffer) < end:
             self._need = end
             return None
-        fixed = bytes(self._buffer[: _RECORD.size - 4])
-        head_and_table = bytes(self._buffer[_RECORD.size : body_start])
+        with memoryview(self._buffer) as view:  # a slice of the buffer itself would be one more copy
+            fixed = bytes(view[: _RECORD.size - 4])
+            head_and_table = bytes(view[_RECORD.size : body_start])
+            body = bytes(view[body_start:end])
         if zlib.crc32(head_and_table, zlib.crc32(fixed, self._seed)) != crc:
             raise IntegrityError("a record fails its checksum")
-        body = bytes(self._buffer[body_start:end])
         del self._buffer[:end]
         self._need = _RECORD.size
         if kind == _END:
@@ -446,9 +447,10 @@ class RecordParser:
 
     def _same(self, kind: int, nchunk: int, head_and_table: bytes, head_size: int, body: bytes) -> SameRecord:
         proof = head_and_table[:head_size]
-        rows = np.frombuffer(head_and_table, SAME_DTYPE, offset=head_size)
-        if kind != _SAME or body or (len(proof), len(rows) > 0) not in ((DIGEST_NBYTES, False), (0, True)):
+        has_rows = len(head_and_table) > head_size
+        if kind != _SAME or body or (len(proof), has_rows) not in ((DIGEST_NBYTES, False), (0, True)):
             raise IntegrityError(f"a record of kind {kind} that compares nothing")
+        rows = np.frombuffer(head_and_table[head_size:], SAME_DTYPE)
         self._nrecords += 1
         return SameRecord(nchunk, proof, rows)
 

@@ -17,16 +17,19 @@ from caterva2_jupyter.core.exact_slice import (
     slice_seed,
 )
 from caterva2_jupyter.core.metadata import Entry, Geometry
+from caterva2_jupyter.core.revalidation import SAME_DTYPE, KnownBlocks, SameRecord
 from caterva2_jupyter.core.selection import AxisRange, Selection
 from caterva2_jupyter.core.wire import (
     End,
     Preamble,
     ReadRequest,
     RecordParser,
+    SameParser,
     encode_end,
     encode_error,
     encode_preamble,
     encode_record,
+    encode_same,
     pack_held,
     unpack_held,
 )
@@ -277,7 +280,13 @@ def test_a_request_survives_the_wire(request):
         b'{"path": "foo/a", "window": [true, 1]}', b'{"path": "foo/a", "window": [0, 1e99]}',
         b'{"path": "foo/a", "window": [0, 9999999999999999999999]}', b'{"path": "foo/a", "held": "#"}',
         b'{"path": "foo/a", "held": 7}', b'{"path": "foo/a", "held": "\xc3\xa9"}', b'{"path": "foo/a", "mode": {}}',
-        b'{"path": "foo/a", "mode": null}', b'{"path": "foo/a", "fast": 1}',
+        b'{"path": "foo/a", "mode": null}', b'{"path": "foo/a", "fast": 1}', b'{"path": "foo/a", "known": 7}',
+        b'{"path": "foo/a", "version": "v", "known": {"blocks": "AQ=="}}',
+        b'{"path": "foo/a", "version": "v", "known": {"blocks": 1, "digests": ""}}',
+        b'{"path": "foo/a", "version": "v", "known": {"blocks": "AQ==", "digests": "AQ=="}}',
+        b'{"path": "foo/a", "known": {"blocks": "", "digests": ""}}',
+        b'{"path": "foo/a", "version": "v", "held": "", "known": {"blocks": "", "digests": ""}}',
+        b'{"path": "foo/a", "version": "v", "mode": "auto", "known": {"blocks": "", "digests": ""}}',
         b"[" * 100_000, b'{"path":' * 100_000, b'{"selection":' + b"[" * 100_000,
     ],
 )  # fmt: skip
@@ -302,7 +311,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-request_keys = st.sampled_from(["path", "version", "selection", "window", "held", "mode", "fast"])
+request_keys = st.sampled_from(["path", "version", "selection", "window", "held", "mode", "fast", "known"])
 
 
 @given(st.dictionaries(request_keys, json_values).map(lambda form: {"path": "foo/a", **form}) | json_values)
@@ -320,3 +329,69 @@ def test_any_json_is_a_request_or_refused(form):
 def test_bits_are_packed_lowest_first(held):
     assert unpack_held(pack_held(held))[: len(held)].tolist() == held.tolist()
     assert pack_held(np.array([True] + [False] * 8)) == "AQA="
+
+
+# Comparisons with an older version
+
+
+def test_a_comparison_survives_the_wire():
+    known = KnownBlocks(np.array([True, False, True]), b"12345678" * 2)
+    got = ReadRequest.from_bytes(json.dumps(ReadRequest("foo", "a", "v", known=known).to_json()).encode())
+    assert got.known is not None
+    assert got.known.digests == known.digests
+    assert got.known.blocks[:3].tolist() == [True, False, True]
+    assert got.of_known().held[:3].tolist() == [False, True, False]
+
+
+same_rows = st.lists(
+    st.tuples(*[st.integers(0, 2**32 - 1)] * 3, st.binary(min_size=8, max_size=8)), min_size=1, max_size=5
+).map(lambda rows: np.array(rows, SAME_DTYPE))
+same_records = st.builds(
+    SameRecord, st.integers(0, 2**62), st.binary(min_size=8, max_size=8), st.just(np.zeros(0, SAME_DTYPE))
+) | st.builds(SameRecord, st.integers(0, 2**62), st.just(b""), same_rows)
+
+
+def said(some):
+    records = b"".join(encode_same(same, SEED) for same in some)
+    return encode_preamble(ENTRY, False) + records + encode_end(len(some), SEED)
+
+
+def same_items(data, cuts=()):
+    parser, items, position = SameParser(), [], 0
+    for cut in [*cuts, len(data)]:
+        items += parser.feed_same(data[position:cut])
+        position = cut
+    parser.close()
+    return [(item.nchunk, item.proof, item.rows.tobytes()) for item in items if isinstance(item, SameRecord)]
+
+
+@given(st.lists(same_records, max_size=4), st.data())
+@settings(deadline=None)
+def test_what_is_the_same_comes_as_it_was_said(some, data):
+    stream = said(some)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    want = [(same.nchunk, same.proof, same.rows.tobytes()) for same in some]
+    assert same_items(stream, cuts) == want
+
+
+@given(st.lists(same_records, min_size=1, max_size=3), st.data())
+@settings(deadline=None)
+def test_a_damaged_or_cut_comparison_is_refused(some, data):
+    stream = bytearray(said(some))
+    with pytest.raises(IntegrityError):
+        same_items(bytes(stream[: data.draw(st.integers(0, len(stream) - 1))]))
+    bit = data.draw(st.integers(8 * 12, 8 * len(stream) - 1))
+    stream[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Caterva2Error):
+        same_items(bytes(stream))
+
+
+def test_blocks_and_comparisons_do_not_stand_for_each_other():
+    same = SameRecord(0, b"12345678", np.zeros(0, SAME_DTYPE))
+    with pytest.raises(IntegrityError):
+        RecordParser().feed(said([same]))
+    with pytest.raises(IntegrityError):
+        SameParser().feed_same(answer([make_record(SEED, 0, bytes(32), [0], [b"a"])]))
+    for proof, rows in [(b"", 0), (b"1234567", 0), (b"12345678", 1)]:
+        with pytest.raises(IntegrityError):
+            SameParser().feed_same(said([SameRecord(0, proof, np.zeros(rows, SAME_DTYPE))]))
