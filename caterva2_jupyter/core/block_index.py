@@ -70,9 +70,10 @@ class BlockIndex:
     def update(self, entries: Journal) -> None:
         """Take up records that the journal has grown by."""
         table, nchunks, changed = self._state
-        numbers = entries["nchunk"]
-        for nchunk in np.unique(numbers).tolist():
-            changed[nchunk] = _newest(np.concatenate([self.chunk(nchunk), entries[numbers == nchunk]]))
+        ordered = entries[np.argsort(entries["nchunk"], kind="stable")]
+        numbers, firsts = np.unique(ordered["nchunk"], return_index=True)
+        for nchunk, grown in zip(numbers.tolist(), np.split(ordered, firsts[1:]), strict=True):
+            changed[nchunk] = _newest(np.concatenate([self.chunk(nchunk), grown]))
         if len(changed) > 4096 + len(table) // 8:
             kept = table[~np.isin(nchunks, np.fromiter(changed, np.uint64, len(changed)))]
             self._set(_newest(np.concatenate([kept, *changed.values()])))
