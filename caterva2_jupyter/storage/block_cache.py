@@ -133,6 +133,7 @@ class BlockCache:
         self._logs: OrderedDict[str, BlockLog] = OrderedDict()
         self._sizes: OrderedDict[str, int] = OrderedDict()  # of everything on disk, longest unused first
         self._last: dict[str, int] = {}  # tick of each version's last use
+        self._names: dict[str, str] = {}  # of versions that were used since the start, or are pinned
         self._usage = 0
         self._serial = itertools.count(1)
         self._failing = self._closed = False
@@ -140,6 +141,7 @@ class BlockCache:
         self._can_punch = can_punch_holes(self.directory)
         self._pins = _read_pins(self.directory / _PINS)
         self._ticks = itertools.count(self._scan() + 1)
+        self._learn_names(self._pins.values())
         self._reserve(0)
 
     def __enter__(self) -> BlockCache:
@@ -253,17 +255,28 @@ class BlockCache:
         with open(os.open(part, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump({"format": FORMAT, "pins": form}, file)
         os.replace(part, self.directory / _PINS)
+        self._learn_names(pins.values())
         with self._lock:
             self._pins = pins
 
     def _protected(self) -> set[str]:
         """Keys of the versions that are pinned. To be called with the lock held."""
-        found: dict[str, str] = {}
+        newest: dict[str, str] = {}
+        found: set[str] = set()
         for key in reversed(self._sizes):
             dataset = key.partition("/")[0]
             if dataset in self._pins:
-                found.setdefault(dataset, key)
-        return set(found.values())
+                # What is kept beside a version's blocks (its exact slices) goes by its name and a suffix.
+                name = self._names.get(key, "").partition("#")[0]
+                if newest.setdefault(dataset, name) == name:
+                    found.add(key)
+        return found
+
+    def _learn_names(self, pins: Iterable[Pin]) -> None:
+        """Look up the versions of pinned datasets: their keys do not tell."""
+        names = {stored.key: stored.version for pin in pins for stored in self.versions(pin.root, pin.id)}
+        with self._lock:
+            self._names |= names
 
     # Open files
 
@@ -278,6 +291,7 @@ class BlockCache:
                 tick = self._last.get(key, 0)
                 log = self._logs[key] = BlockLog(self.directory / key, key, version._meta(), version.seed, tick, self)
             log.users += 1
+            self._names[key] = version.version
             self._logs.move_to_end(key)
             if is_use and key in self._sizes:
                 self._sizes.move_to_end(key)
@@ -489,6 +503,7 @@ class BlockCache:
             self._usage -= self._sizes.pop(key, 0)
             log = self._logs.pop(key, None)
             self._last.pop(key, None)
+            self._names.pop(key, None)
             if log is not None and log.users:
                 log = None  # closed by its last user
             with suppress(OSError):

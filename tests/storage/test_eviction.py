@@ -303,6 +303,18 @@ def test_of_a_pinned_dataset_older_versions_go(cache: BlockCache) -> None:
     assert len(held(old)) < 2 * NBLOCKS
 
 
+def test_slices_beside_a_pinned_version_stay_with_it(cache: BlockCache, tmp_path: Path) -> None:
+    blocks, slices = fill(cache, entry_of("a", "v1"), 1), fill(cache, entry_of("a", "v1#slices"), 1)
+    cache.pin("foo", "a", "a.b2nd")
+    fill(cache, entry_of("b"))
+    assert len(held(blocks)) == len(held(slices)) == NBLOCKS
+    cache.close()
+    with BlockCache(tmp_path / "cache", QUOTA) as again:
+        fill(again, entry_of("c"))
+        for version in ("v1", "v1#slices"):
+            assert len(held(again.open(entry_of("a", version), "foo"))) == NBLOCKS
+
+
 def test_where_all_is_pinned_nothing_more_is_kept(cache: BlockCache) -> None:
     entry = entry_of("a")
     version = fill(cache, entry)
