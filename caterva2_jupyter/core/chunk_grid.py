@@ -23,6 +23,9 @@ __all__ = ["BlockPlan", "ChunkProjection"]
 
 Ints = npt.NDArray[np.int64]
 
+MAX_POSITIONS = 10_000_000
+"""Positions along one axis that are looked at all at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class _AxisProjection:
@@ -92,18 +95,36 @@ class BlockPlan:
     def chunk_counts(self) -> Ints:
         """Blocks touched in each touched chunk, in order."""
         if self.geometry.layout == "flat":
-            return np.array([len(p.blocks) for p in self._projections(0)], dtype=np.int64)
+            counts, kinds = self._flat_counts
+            return counts[np.ix_(*kinds)].ravel() if kinds else counts.ravel()
         counts = np.ones(1, dtype=np.int64)
         for axis in self._axes:
             counts = np.multiply.outer(counts, axis.block_counts).ravel()
         return counts
+
+    @cached_property
+    def _flat_counts(self) -> tuple[Ints, list[Ints]]:
+        """Blocks touched per kind of chunk, and the kind of each chunk along each axis.
+
+        Chunks that are cut alike along every axis are of one kind: a plan of 10^6 chunks has few.
+        """
+        g, axes = self.geometry, self._axes
+        kinds = [axis.kinds(n, g.padded) for axis, n in zip(axes, g.shape, strict=True)]
+        counts = np.empty([len(firsts) for firsts, _ in kinds], dtype=np.int64)
+        for index in np.ndindex(counts.shape):
+            parts = [axis.project(int(firsts[i])) for axis, (firsts, _), i in zip(axes, kinds, index, strict=True)]
+            counts[index] = len(self._blocks(tuple(p.chunk for p in parts), tuple(p.local for p in parts)))
+        return counts, [kind for _, kind in kinds]
 
     @property
     def nblocks(self) -> int:
         """Number of blocks touched."""
         if self.geometry.layout == "nd":
             return math.prod(a.nblocks for a in self._axes)
-        return int(self.chunk_counts.sum())
+        counts, kinds = self._flat_counts
+        for kind in kinds:
+            counts = np.tensordot(np.bincount(kind, minlength=counts.shape[0]), counts, axes=1)
+        return int(counts)
 
     def __iter__(self) -> Iterator[ChunkProjection]:
         return self._projections(0)
@@ -214,7 +235,37 @@ class _AxisGrid:
             first = s.start + self._firsts * s.step - self.chunks * self.chunk
             last = s.start + (self._stops - 1) * s.step - self.chunks * self.chunk
             return last // self.block - first // self.block + 1
-        return np.array([len(_touched(self.project(i).local, self.block)) for i in range(len(self.chunks))], np.int64)
+        if len(s) > MAX_POSITIONS:
+            blocks = (_touched(self.project(i).local, self.block) for i in range(len(self.chunks)))
+            return np.fromiter((len(b) for b in blocks), np.int64, len(self.chunks))
+        items = _positions(s)
+        chunk = items // self.chunk
+        block = (items - chunk * self.chunk) // self.block
+        is_new = np.ones(len(items), np.int64)
+        is_new[1:] = (chunk[1:] != chunk[:-1]) | (block[1:] != block[:-1])
+        return np.add.reduceat(is_new, self._firsts) if len(items) else is_new
+
+    def kinds(self, length: int, padded: bool) -> tuple[Ints, Ints]:
+        """Touched chunks of which the same is taken: the index of the first of each kind, and each chunk's kind."""
+        extents = np.full(len(self.chunks), self.chunk) if padded else length - self.chunks * self.chunk
+        is_short = extents < self.chunk
+        s = self.selection
+        if isinstance(s, AxisRange):
+            starts = s.start + self._firsts * s.step - self.chunks * self.chunk
+            cuts = np.stack([starts, self._stops - self._firsts, is_short], axis=1)
+            if self.chunk < 1 << 30:
+                cuts = (cuts[:, 0] * (self.chunk + 1) + cuts[:, 1]) * 2 + cuts[:, 2]
+            _, firsts, kinds = np.unique(cuts, axis=0, return_index=True, return_inverse=True)
+            return firsts.astype(np.int64), kinds.reshape(-1).astype(np.int64)
+        local = s.items - np.repeat(self.chunks * self.chunk, self._stops - self._firsts)
+        known: dict[tuple[bytes, bool], int] = {}
+        found: list[int] = []
+        kinds = np.empty(len(self.chunks), np.int64)
+        for i, (first, stop) in enumerate(zip(self._firsts.tolist(), self._stops.tolist(), strict=True)):
+            kinds[i] = known.setdefault((local[first:stop].tobytes(), bool(is_short[i])), len(known))
+            if len(found) < len(known):
+                found.append(i)
+        return np.array(found, dtype=np.int64), kinds
 
     def project(self, index: int) -> _AxisProjection:
         chunk = int(self.chunks[index])

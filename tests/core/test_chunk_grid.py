@@ -95,3 +95,20 @@ def test_a_sparse_selection_of_a_long_axis_is_planned_quickly(layout):
     plan = BlockPlan(geometry, Selection((AxisRange(0, 10**9, 10**6),)))
     assert plan.nblocks == len(listed(plan)) == 1000
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("selection", [AxisRange(0, 16 * 10**6, 1), AxisRange(5, 16 * 10**6 - 3, 7)])
+def test_a_window_of_a_million_flat_chunks_looks_at_few_of_them(monkeypatch, selection):
+    geometry = Geometry((16 * 10**6,), (16,), (4,), np.dtype("i4"), "flat", False)
+    looked_at = []
+    real = BlockPlan._blocks
+    monkeypatch.setattr(BlockPlan, "_blocks", lambda self, *args: looked_at.append(1) or real(self, *args))
+    plan = BlockPlan(geometry, Selection((selection,)))
+    middle = plan.nblocks // 2
+    assert len(listed(plan.window(middle, middle + 400))) == 400
+    assert len(looked_at) < 1000
+
+
+def test_a_flat_plan_of_a_trillion_chunks_is_counted():
+    geometry = Geometry((10**7, 10**7), (10, 10), (25,), np.dtype("i1"), "flat", False)
+    assert BlockPlan(geometry, Selection.whole(geometry.shape)).nblocks == 4 * 10**12
