@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 __all__ = ["DecodedBlocks"]
 
+ALIGNED_NBYTES = 64
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -39,9 +41,9 @@ class DecodedBlocks:
 
     Examples
     --------
-    >>> blocks = DecodedBlocks(max_nbytes=16, slab_nbytes=8)
+    >>> blocks = DecodedBlocks(max_nbytes=256, slab_nbytes=128)
     >>> for number in range(6):
-    ...     memory = blocks.room(4)
+    ...     memory = blocks.room(64)
     ...     memory[:] = number
     ...     _ = blocks.put([("version", 0, number)], memory)
     >>> [blocks.get(("version", 0, number)) is not None for number in range(6)]
@@ -74,7 +76,7 @@ class DecodedBlocks:
             if slab is None or slab.used_nbytes + nbytes > len(slab.memory):
                 slab = self._add_slab(nbytes)
             start = slab.used_nbytes
-            slab.used_nbytes += nbytes
+            slab.used_nbytes += -(-nbytes // ALIGNED_NBYTES) * ALIGNED_NBYTES
             return slab.memory[start : start + nbytes]
 
     def _add_slab(self, nbytes: int) -> _Slab:

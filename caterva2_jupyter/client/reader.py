@@ -26,6 +26,7 @@ from ..core.selection import Selection
 from ..core.wire import End, Preamble, ReadRequest, RecordParser
 from ..errors import DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
 from .cache_policy import CachePolicy, is_near, read_mode
+from .decoded_blocks import DecodedBlocks
 from .progress import Progress
 from .service import Service
 
@@ -38,6 +39,7 @@ __all__ = ["Reader", "plan_windows"]
 WINDOW_CBYTES = 4 << 20
 MAX_WINDOWS = 4096
 WORKERS = 4
+KEPT_VALUES_NBYTES = 4 << 20
 
 Place = Callable[[ChunkProjection, BlockRecord], None]
 
@@ -189,12 +191,14 @@ class Reader:
         self.service = service
         self._may_be_local = may_be_local
         self._local: LocalCache | None = None
+        self._values: tuple[int, DecodedBlocks] = 0, DecodedBlocks(0)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def close(self) -> None:
         """Let the worker threads go."""
         if self._local is not None:
             self._local.close()
+        self._values = 0, DecodedBlocks(0)
         pool, self._pool = self._pool, None
         if pool is not None and pool[0] == os.getpid():
             pool[1].shutdown(wait=False, cancel_futures=True)
@@ -250,6 +254,11 @@ class Reader:
             return None
         if choose_answer(mode, predict(entry, plan, plan.nblocks)) == "blocks":
             return None
+        key = (root, entry.id, entry.version, selection_digest(plan.selection))
+        kept = self._kept_values().get(key)
+        if kept is not None:
+            values: npt.NDArray[Any] = kept.view(assembler.out.dtype).reshape(assembler.out.shape).copy()
+            return values
         request = ReadRequest(
             root,
             entry.path,
@@ -279,10 +288,20 @@ class Reader:
                 if rest.first < rest.stop:
                     self._fetch(root, entry, plan, rest, assembler.add, Event())
                 box = assembler.out
+            if receiver.answer == "slice" and 0 < box.nbytes <= KEPT_VALUES_NBYTES // 8:
+                room = self._kept_values().room(box.nbytes)
+                room[:] = np.ascontiguousarray(box).reshape(-1).view(np.uint8)
+                self._kept_values().put([key], room)
             if progress is not None:
                 progress(box.nbytes, box.nbytes)
             return box
         return None
+
+    def _kept_values(self) -> DecodedBlocks:
+        """Exact slices that came, by version and selection: the same values need not come twice."""
+        if self._values[0] != os.getpid():  # a lock in it may have been held at the fork
+            self._values = os.getpid(), DecodedBlocks(KEPT_VALUES_NBYTES, KEPT_VALUES_NBYTES // 4)
+        return self._values[1]
 
     @property
     def local(self) -> LocalCache | None:

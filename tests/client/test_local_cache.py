@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -452,12 +453,14 @@ def test_many_threads_read_while_the_cache_grows(kept: Kept, pool: ThreadPoolExe
     for p in BlockPlan(GRID, WHOLE):
         for block in p.blocks.tolist():
             kept.version.put(kept.record(p.nchunk, [block]))
-    while not found[0]:
-        pass
+    deadline = time.monotonic() + 20
+    while not found[0] and time.monotonic() < deadline:
+        time.sleep(0.001)
     done.set()
     for thread in threads:
         thread.join()
     assert wrong == []
+    assert found[0] > 0
     assert np.array_equal(read(local, kept.entry, WHOLE, pool), ARRAY)
 
 
@@ -506,32 +509,37 @@ def test_the_reader_falls_back_piece_by_piece(kept: Kept, monkeypatch: pytest.Mo
 
 class TestDecodedBlocks:
     def test_memory_is_bounded(self) -> None:
-        blocks = DecodedBlocks(1000, 100)
+        blocks = DecodedBlocks(10_000, 1000)
         for number in range(200):
-            blocks.put([number], blocks.room(30))
-            assert blocks.nbytes <= 1000
+            blocks.put([number], blocks.room(300))
+            assert blocks.nbytes <= 10_000
         assert blocks.get(0) is None
         assert blocks.get(199) is not None
 
     def test_what_is_used_stays(self) -> None:
-        blocks = DecodedBlocks(1000, 100)
+        blocks = DecodedBlocks(10_000, 1000)
         for number in range(200):
-            room = blocks.room(30)
+            room = blocks.room(300)
             room[:] = number
             blocks.put([number], room)
             first = blocks.get(0)
             assert first is not None
-            assert first.tolist() == [0] * 30
+            assert first.tolist() == [0] * 300
 
     def test_what_is_being_read_is_not_written_to_when_it_goes(self) -> None:
-        blocks = DecodedBlocks(100, 100)
-        room = blocks.room(50)
+        blocks = DecodedBlocks(1000, 1000)
+        room = blocks.room(500)
         room[:] = 7
         (held,) = blocks.put([0], room)
         for number in range(1, 50):
-            blocks.room(50)[:] = number
+            blocks.room(500)[:] = number
         assert blocks.get(0) is None
-        assert held.tolist() == [7] * 50
+        assert held.tolist() == [7] * 500
+
+    def test_blocks_of_any_length_are_aligned(self) -> None:
+        blocks = DecodedBlocks(10_000, 1000)
+        starts = {blocks.room(nbytes).ctypes.data % 8 for nbytes in (1, 3, 64, 65, 100, 7)}
+        assert starts == {0}
 
     def test_blocks_larger_than_all_of_it_are_given_back_but_not_kept(self) -> None:
         blocks = DecodedBlocks(100, 50)

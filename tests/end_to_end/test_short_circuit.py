@@ -67,6 +67,21 @@ def test_what_is_cached_moves_through_no_socket(subscriber: Service) -> None:
         assert array.oindex[[3, 1], :, 4].tolist() == CUBE[[3, 1], :, 4].tolist()
 
 
+def test_exact_values_that_came_do_not_come_again(subscriber: Service) -> None:
+    with cat2.connect(subscriber.url) as client:
+        asked = reads_of(client)
+        array = client["foo/cube.b2nd"]
+        values = array[:, 3, 4]
+        assert asked.count("POST /api/v1/read") == 1
+        values[:] = -1
+        assert np.array_equal(array[:, 3, 4], CUBE[:, 3, 4])
+        assert asked.count("POST /api/v1/read") == 1
+        assert np.array_equal(array[::2, 3, 4], CUBE[::2, 3, 4])
+        assert asked.count("POST /api/v1/read") == 2
+        assert np.array_equal(array.with_cache("fill")[:, 3, 4], CUBE[:, 3, 4])
+        assert asked.count("POST /api/v1/read") == 3
+
+
 def test_it_can_be_turned_off(subscriber: Service) -> None:
     with cat2.connect(subscriber.url, short_circuit=False) as client:
         asked = reads_of(client)
