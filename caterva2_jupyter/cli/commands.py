@@ -98,7 +98,7 @@ def _row(root: str, entry: Entry) -> list[str]:
         str(g.dtype) if g else "",
         str(g.nbytes) if g else "",
         str(entry.cbytes) if entry.cbytes else "",
-        entry.reason or entry.target,
+        entry.reason or entry.target or str(entry.storage.get("note", "")),
     ]
 
 

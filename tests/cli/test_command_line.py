@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from caterva2_jupyter.cli.commands import _split_slice
+from caterva2_jupyter.cli.commands import _row, _split_slice
 from caterva2_jupyter.cli.main import _one_line, main
 from caterva2_jupyter.cli.output import Output, inert
+from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.errors import (
     Caterva2Error,
     NotCachedError,
@@ -107,3 +108,8 @@ def test_a_named_configuration_file_gives_its_certificates_too(
     conf.write_text(f'[client]\nurl = "https://127.0.0.1:1"\n[network]\ntls_ca = "{tmp_path}/no-such-ca.pem"\n')
     assert main(["--conf", str(conf), "roots"]) == 1
     assert "no-such-ca.pem" in capsys.readouterr().err
+
+
+def test_a_long_listing_says_why_a_file_is_no_more_than_that() -> None:
+    broken = Entry("x.h5", "file", storage={"note": "an HDF5 file that cannot be opened: truncated"})
+    assert _row("foo", broken)[-1] == "an HDF5 file that cannot be opened: truncated"
