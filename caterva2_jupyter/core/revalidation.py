@@ -76,20 +76,31 @@ class SameRecord:
     rows: Rows
 
 
-def _rows(records: Iterable[BlockRecord]) -> Rows:
+def _rows(records: Iterable[BlockRecord], with_digests: bool = True) -> Rows:
     """Rows of all blocks, ascending; of a block that is there twice, the first."""
-    rows: dict[int, tuple[int, int, int, bytes]] = {}
+    tables = [np.zeros(0, SAME_DTYPE)]
     for record in records:
-        for block, crc, body in record.blocks():
-            if block not in rows:
-                rows[block] = block, len(body), crc, _block_digest(record.head, body)
-    return np.array([rows[block] for block in sorted(rows)], SAME_DTYPE)
+        table = np.zeros(len(record.ids), SAME_DTYPE)
+        table["block"], table["size"], table["crc"] = record.ids, record.sizes, record.crcs
+        if with_digests:
+            table["digest"] = np.frombuffer(_block_digests(record), SAME_DTYPE["digest"])
+        tables.append(table)
+    return _first_rows(np.concatenate(tables))
 
 
-def _block_digest(head: bytes, body: memoryview) -> bytes:
-    digest = hashlib.blake2b(len(head).to_bytes(4, "little") + head, digest_size=DIGEST_NBYTES)
-    digest.update(body)
-    return digest.digest()
+def _first_rows(rows: Rows) -> Rows:
+    first: Rows = rows[np.unique(rows["block"], return_index=True)[1]]
+    return first
+
+
+def _block_digests(record: BlockRecord) -> bytes:
+    begun = hashlib.blake2b(len(record.head).to_bytes(4, "little") + record.head, digest_size=DIGEST_NBYTES)
+    digests: list[bytes] = []
+    for _, _, body in record.blocks():
+        digest = begun.copy()
+        digest.update(body)
+        digests.append(digest.digest())
+    return b"".join(digests)
 
 
 def _digest_of(rows: Rows, *fields: str) -> bytes:
@@ -179,8 +190,7 @@ class Comparison:
     def _complete(self) -> list[SameRecord]:
         if not self._begun:
             return []
-        rows = np.concatenate(self._begun)
-        rows = rows[np.unique(rows["block"], return_index=True)[1]]
+        rows = _first_rows(np.concatenate(self._begun))
         self._begun = []
         start, self._position = self._position, self._position + DIGEST_NBYTES
         if self._position > len(self._digests):
@@ -209,7 +219,7 @@ def adopt(same: SameRecord, held: Sequence[BlockRecord], seed: int) -> list[Bloc
     """
     if same.proof:
         first = [_renewed(record, same.nchunk, seed) for record in first_of_each(held)]
-        return first if _proof(_rows(first)) == same.proof else []
+        return first if _proof(_rows(first, with_digests=False)) == same.proof else []
     told = {int(row["block"]): row.tobytes() for row in same.rows}
     adopted: list[BlockRecord] = []
     for record in held:
