@@ -24,6 +24,7 @@ __all__ = ["PEERS", "Peer", "Site"]
 ISOLATED = Path(__file__).parent / "isolated"
 REPOSITORY = Path(__file__).parents[1]
 FIELDS = frozenset(NAMES)
+LISTING_DEADLINE_S = 60.0
 
 
 @dataclass
@@ -149,19 +150,32 @@ class This(Peer):
 
     name, script, has_listing = "caterva2-jupyter", "read_this.py", True
     datasets = FIELDS | {"hdf5"}
+    listed: tuple[str, ...] = ("table.b2nd", "field.h5/field.b2nd")
+    """What a subscriber has heard of before a reader begins, as one that is in use has."""
+
+    def root(self, site: Site) -> Path:
+        """What is published."""
+        return site.data / "root"
+
+    def state(self, site: Site) -> Path:
+        """Of the publisher: its index survives, as a publisher's does."""
+        return site.data / "this-publisher"
 
     def start_origin(self, site: Site) -> None:
         self._conf = site.work / "this" / "caterva2.toml"
         self._conf.parent.mkdir(parents=True, exist_ok=True)
         self._conf.write_text("[network]\ninsecure = true\n")
         self._broker, port = f"{site.near}:{free_port()}", free_port()
-        broker = site.start(self._command("broker", self._broker, "bro"), "this", **self.environ)
+        broker = site.start(
+            self._command("broker", self._broker, site.fresh_directory("broker")), "this", **self.environ
+        )
+        self.origin = [broker]
         wait_for_port(site.near, int(self._broker.rpartition(":")[2]), broker)
-        state = site.data / "this-publisher"  # its index survives, as a publisher's does
-        command = [*self._command("publisher", f"{site.far}:{port}", state), "--broker", self._broker]
-        publisher = site.start([*command, "data", site.data / "root"], "this", is_far=True, **self.environ)
-        wait_for_port(site.far, port, publisher)
+        command = [*self._command("publisher", f"{site.far}:{port}", self.state(site)), "--broker", self._broker]
+        publisher = site.start([*command, "data", self.root(site)], "this", is_far=True, **self.environ)
         self.origin = [publisher, broker]
+        wait_for_port(site.far, port, publisher)
+        self.publisher = (site.far, port)
 
     def _command(self, service: str, http: str, statedir: object) -> list[object]:
         module = f"caterva2_jupyter.{service}.app"
@@ -169,30 +183,31 @@ class This(Peer):
 
     def start_fresh(self, site: Site) -> None:
         port = free_port()
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         state = site.fresh_directory("this-subscriber")
         command = [*self._command("subscriber", f"127.0.0.1:{port}", state), "--broker", self._broker]
         self.fresh = [site.start(command, "this", **self.environ)]
         wait_for_port("127.0.0.1", port, self.fresh[0])
-        self._follow(site)
+        self.wait_until_listed(*self.listed)
 
-    def _follow(self, site: Site) -> None:
-        """Until the subscriber has the root's listing, as one that is in use has it."""
+    def wait_until_listed(self, *paths: str) -> None:
+        """Until the subscriber has heard of these."""
         import caterva2_jupyter as cat2
 
-        with cat2.connect(self._url) as client:
-            end = time.monotonic() + 120
+        with cat2.connect(self.url) as client:
+            end = time.monotonic() + LISTING_DEADLINE_S
             while True:
                 try:
-                    if client["data/table.b2nd"].shape and client["data/field.h5/field.b2nd"].shape:
-                        return
+                    for path in paths:
+                        client[f"data/{path}"]
+                    return
                 except cat2.Caterva2Error:
                     if time.monotonic() > end:
                         raise
                 time.sleep(0.1)
 
     def arguments(self, site: Site) -> list[object]:
-        return [self._url]
+        return [self.url]
 
 
 class Static(Peer):
@@ -305,12 +320,13 @@ class Caterva2of2025(Peer):
         self._conf = directory / "caterva2.toml"
         self._conf.write_text(f'[broker]\nhttp = "{self._broker}"\n[subscriber]\nlogin = false\n')
         broker = site.start(self._command(site, "cat2bro", self._broker, directory / "bro"), directory.name)
+        self.origin = [broker]
         wait_for_port(site.near, int(self._broker.rpartition(":")[2]), broker)
         command = self._command(site, "cat2pub", f"{site.far}:{port}", directory / "pub")
         command += ["--broker", self._broker, "data", root]
         publisher = site.start(command, directory.name, is_far=True)
-        wait_for_port(site.far, port, publisher)
         self.origin = [publisher, broker]
+        wait_for_port(site.far, port, publisher)
         time.sleep(3)  # it announces its datasets a while after it listens, and says nowhere when it has
 
     def start_fresh(self, site: Site) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "Reader", "cpu_s", "free_port", "wait_for_port"]
+__all__ = ["Process", "Reader", "cpu_s", "free_port", "peak_memory_nbytes", "resident_nbytes", "wait_for_port"]
 
 START_DEADLINE_S = 120.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -137,7 +137,16 @@ def cpu_s(processes: Sequence[Process]) -> float:
     return total / _TICKS
 
 
+def resident_nbytes(process: Process) -> int:
+    """What it has in memory now."""
+    return _status(process, "VmRSS:")
+
+
 def peak_memory_nbytes(process: Process) -> int:
     """The most that it had in memory at once."""
+    return _status(process, "VmHWM:")
+
+
+def _status(process: Process, field: str) -> int:
     status = Path(f"/proc/{process.popen.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return int(status.partition(field)[2].split()[0]) * 1024

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .engine import Figure
 from .measure import Crowd, Listing, Sample
 
 __all__ = ["markdown"]
@@ -16,7 +17,13 @@ PAYLOAD = 0.965
 Value = Callable[[Sample], float | None]
 
 
-def markdown(link: dict[str, Any], samples: Sequence[Sample], crowds: Sequence[Crowd], lists: Sequence[Listing]) -> str:
+def markdown(
+    link: dict[str, Any],
+    samples: Sequence[Sample],
+    crowds: Sequence[Crowd],
+    lists: Sequence[Listing],
+    figures: Sequence[Figure] = (),
+) -> str:
     """All tables of one link.
 
     Parameters
@@ -70,6 +77,10 @@ def markdown(link: dict[str, Any], samples: Sequence[Sample], crowds: Sequence[C
                 else f"{x.count} of {x.of}: {x.seconds * x.of / max(x.count, 1):.0f} s for all"
             )
             parts.append(f"| {x.peer} | {_seconds(x.seconds)} | {of} | {_megabytes(x.down_nbytes)} | {x.error[:80]} |")
+        parts.append("")
+    if figures:
+        parts += ["### The engine", "", "| what | aim | reached | |", "|---|---|---|---|"]
+        parts += [f"| {f.what} | {f.aim} | {f.value} | {f.detail}{f.error} |" for f in figures]
         parts.append("")
     return "\n".join(parts)
 

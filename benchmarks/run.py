@@ -10,17 +10,22 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from caterva2_jupyter import __version__
+
 from .datasets import NAMES, SIZES, make_copies, make_data
 from .emulated_link import EmulatedLink, emulated_link
+from .engine import Figure, measure_engine
 from .environments import make_environments, versions
 from .measure import (
     Crowd,
@@ -68,13 +73,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--runs", type=int, default=3, help="interleaved runs, whose median is told")
     parser.add_argument("--seed", type=int, default=None, help="of what is read; drawn when not given")
-    parser.add_argument("--tables", default="reads,crowd,listing", help="of reads, crowd, listing")
+    parser.add_argument("--tables", default="reads,crowd,listing,engine", help="of reads, crowd, listing, engine")
     parser.add_argument("--cold-files", action="store_true", help="drop the files from the page cache before each run")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     links = (options.links or ("loopback" if options.quick else "loopback,wan")).split(",")
     names = options.peers.split(",")
     if options.quick:
@@ -106,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     results = options.work / "results" / time.strftime("%Y%m%d-%H%M%S")
     results.mkdir(parents=True)
     about = {
+        "version": __version__,
         "seed": seed,
         "runs": options.runs,
         "cold_files": options.cold_files,
@@ -146,6 +154,7 @@ def _measure_link(
     samples: list[Sample] = []
     crowds: list[Crowd] = []
     lists: list[Listing] = []
+    figures: list[Figure] = []
     memories: dict[str, dict[str, int]] = {}
     tables = options.tables.split(",")
     made = emulated_link(link.rtt_s, link.bits_per_s, link.loss) if link.rtt_s else nullcontext()
@@ -170,16 +179,19 @@ def _measure_link(
         finally:
             for peer in peers:
                 peer.stop()
+        if "engine" in tables and shutil.which("nginx"):
+            figures = measure_engine(site, size, seed, truth)
     form = {
         "samples": as_json(samples),
         "crowds": as_json(crowds),
         "listings": as_json(lists),
+        "figures": as_json(figures),
         "peak_memory_nbytes": memories,
     }
-    text = markdown(asdict(link), samples, crowds, lists)
+    text = markdown(asdict(link), samples, crowds, lists, figures)
     own = [x for x in [*samples, *crowds, *lists] if x.peer == "caterva2-jupyter" and x.error]
     wrong = [x for x in [*samples, *crowds] if x.error == "WRONG VALUES"]
-    return {"json": form, "text": text, "failed": bool(own or wrong)}
+    return {"json": form, "text": text, "failed": bool(own or wrong or any(f.error for f in figures))}
 
 
 if __name__ == "__main__":

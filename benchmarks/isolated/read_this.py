@@ -6,17 +6,17 @@ import blosc2  # noqa: F401  # as every other reader has before it is ready; the
 from loop import serve
 
 import caterva2_jupyter as cat2
+from caterva2_jupyter.core.attributes import decode_attrs
 
 client = cat2.connect(sys.argv[1])
 
 
 def list_all():
-    group = client["data/small"]
     count = 0
-    for path in group.walk():
-        array = group[path]
-        assert None not in (array.shape, array.dtype, dict(array.attrs))
-        count += 1
+    for entry in client["data/small"].entries():
+        if entry.geometry is not None:
+            assert None not in (entry.geometry.shape, entry.geometry.dtype, decode_attrs(entry.attrs))
+            count += 1
     return count, count
 
 
