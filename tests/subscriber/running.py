@@ -36,6 +36,7 @@ class Publisher:
         self.source = ThreadedSource(name, self.files, self.store, EventHub(), executor, heartbeat_s)
         self.is_away = False
         self.ncatalog = self.nreads = 0
+        self.modes: list[str] = []
         self.announced: list[str] = []
 
     async def changed(self) -> None:
@@ -62,6 +63,7 @@ class Publisher:
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
         self._check()
         self.nreads += 1
+        self.modes.append(request.mode)
         return await self.source.read_blocks(request)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:

@@ -213,6 +213,24 @@ def test_a_slice_is_what_numpy_gives(tmp_path: Path) -> None:
     with_foo(test, tmp_path)
 
 
+def test_a_column_of_a_slice_asks_the_publisher_for_its_values_alone(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 2**60, (2000, 50))
+
+    async def test(sub: Served) -> None:
+        publisher = sub.run.publishers["foo"]
+        publisher.files.set("noise.b2nd", noise, chunks=(500, 50), blocks=(100, 50))
+        await publisher.changed()
+        async with asyncio.timeout(10):
+            while (await sub.fetch("/api/info/foo/noise.b2nd")).code != 200:
+                await asyncio.sleep(0.01)
+        for _ in range(2):
+            response = await sub.fetch("/api/fetch/foo/noise.b2nd?slice_=:,7:8")
+            assert np.array_equal(array_of(response), noise[:, 7:8])
+        assert publisher.modes == ["slice"]
+
+    with_foo(test, tmp_path)
+
+
 def test_other_dtypes_come_through(tmp_path: Path) -> None:
     async def test(sub: Served) -> None:
         assert np.array_equal(array_of(await sub.fetch("/api/fetch/foo/fields.b2nd?slice_=0:1")), FIELDS[:1])
