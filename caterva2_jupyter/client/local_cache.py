@@ -18,7 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -107,6 +107,7 @@ class LocalCache:
         self._ask_at = float("-inf")
         self._uses: list[tuple[_Key, int, Blocks]] = []
         self._report_at = self._clock() + REPORT_EVERY_S
+        self._report_task: Future[None] | None = None
         self.decoded = DecodedBlocks(DECODED_NBYTES)
 
     def close(self) -> None:
@@ -274,9 +275,13 @@ class LocalCache:
     # Telling what was used
 
     def _report_in(self, pool: Executor) -> None:
-        if len(self._uses) >= MAX_REPORTED or self._clock() >= self._report_at:
-            self._report_at = self._clock() + REPORT_EVERY_S
-            pool.submit(self._report)
+        if len(self._uses) < MAX_REPORTED and self._clock() < self._report_at:
+            return
+        if self._report_task is not None and not self._report_task.done():
+            del self._uses[:-MAX_REPORTED]  # a service that does not answer must not take memory, nor more threads
+            return
+        self._report_at = self._clock() + REPORT_EVERY_S
+        self._report_task = pool.submit(self._report)
 
     def _report(self) -> None:
         """Tell the service which blocks were read, so that they are not the first to go; it may fail."""

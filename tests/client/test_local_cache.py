@@ -428,6 +428,27 @@ def test_a_report_that_fails_harms_nothing(kept: Kept, pool: ThreadPoolExecutor)
     local.close()
 
 
+def test_a_service_that_hangs_takes_no_more_than_one_thread(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.keep()
+    monkeypatch.setattr(local_cache, "MAX_REPORTED", 5)
+    monkeypatch.setattr(local_cache, "PARALLEL_NBYTES", 0)
+    hangs, reports = threading.Event(), []
+
+    class Hanging(FakeService):
+        def report_uses(self, uses: list[dict[str, Any]]) -> None:
+            reports.append(uses)
+            assert hangs.wait(20)
+
+    local = LocalCache(Hanging(kept.directory))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            local.decoded.clear()
+            assert np.array_equal(read(local, kept.entry, WHOLE, pool), ARRAY)
+        assert len(local._uses) <= 5 + BlockPlan(GRID, WHOLE).nchunks
+        hangs.set()
+    assert len(reports) == 1
+
+
 def test_many_threads_read_while_the_cache_grows(kept: Kept, pool: ThreadPoolExecutor) -> None:
     local = LocalCache(FakeService(kept.directory))
     wrong: list[object] = []
