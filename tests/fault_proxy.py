@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+MAX_PIECES_ON_THE_WAY = 64
+
 Tamper = Callable[[str, bytes], bytes]
 
 
@@ -81,6 +83,7 @@ class FaultProxy:
 
     def __enter__(self) -> FaultProxy:
         self._rng = random.Random(self.seed)
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -93,6 +96,14 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def drop(self) -> None:
+        """Cut the connections that are open, so that the next ones have the faults of now."""
+        asyncio.run_coroutine_threadsafe(self._cut_all(), self._loop).result(10)
+
+    async def _cut_all(self) -> None:
+        for writer in list(self._open):
+            writer.transport.abort()
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -108,6 +119,7 @@ class FaultProxy:
         self.connections += 1
         faults = self.faults
         others: list[asyncio.StreamWriter] = []
+        self._open.add(writer)
         try:
             if faults.refuse:
                 self.nfaults += 1
@@ -134,6 +146,7 @@ class FaultProxy:
         except (OSError, EOFError):
             pass
         finally:
+            self._open.discard(writer)
             for end in [writer, *others]:
                 end.transport.abort()
 
@@ -153,13 +166,13 @@ class FaultProxy:
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:
         left = self._rng.randint(faults.cut_low, faults.cut_high) if faults.cut_high else -1
         clock = asyncio.get_running_loop().time
-        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_PIECES_ON_THE_WAY)
 
         async def fill() -> None:
             # Bytes on their way do not hold up those behind them.
             async for data in self._pieces(reader):
-                queue.put_nowait((clock() + faults.delay_s, data))
-            queue.put_nowait((0.0, b""))
+                await queue.put((clock() + faults.delay_s, data))
+            await queue.put((0.0, b""))
 
         filling = asyncio.create_task(fill())
         try:

@@ -31,6 +31,29 @@ def test_links_between_pages_and_files_exist(repository: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+FAULTS = (
+    *(f"N{i}" for i in range(1, 12)),
+    *(f"P{i}" for i in range(1, 12) if i != 9),
+    *(f"S{i}" for i in range(1, 10)),
+    *(f"V{i}" for i in range(1, 9)),
+    *(f"I{i}" for i in range(1, 11)),
+    *(f"A{i}" for i in range(1, 14) if i not in (9, 12)),
+)
+
+
+def test_every_fault_has_its_row_and_every_test_that_a_row_names_exists(repository: Path) -> None:
+    text = (repository / "docs" / "faults.md").read_text()
+    rows = {row.group(1): row.group(0) for row in re.finditer(r"^\| ([NPSVIA]\d+) \|.*$", text, re.MULTILINE)}
+    assert sorted(rows) == sorted(FAULTS)
+    for fault, row in rows.items():
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, f"{fault} names no test"
+        assert len(named) == row.count("::"), f"{fault} names a test in a form that is not checked"
+        for file, name in named:
+            source = (repository / file).read_text()
+            assert re.search(rf"^\s*(async def|def|class) {name}\(", source, re.MULTILINE), f"{file} has no {name}"
+
+
 def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
     text = errors.__doc__ or ""
     for name in errors.__all__:

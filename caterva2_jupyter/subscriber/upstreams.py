@@ -24,6 +24,8 @@ from .sources import RemoteSource
 __all__ = ["HttpUpstreams"]
 
 MAX_ANSWER_NBYTES = 64 << 20
+STALL_S = 30.0
+LIST_STALL_S = 10.0  # asked for every 5 s: that is how a connection that is half open shows
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +68,12 @@ class HttpUpstreams:
             self._sources[url, root] = source
         return source
 
-    def _link(self, url: str, token: str) -> Link:
-        return Link(url, self._session(url), token, mac_key=self._mac_key)
+    def _link(self, url: str, token: str, stall_s: float = STALL_S) -> Link:
+        return Link(url, self._session(url), token, stall_s=stall_s, mac_key=self._mac_key)
 
     async def list_roots(self, url: str) -> Any:
         """The JSON of its ``GET roots``."""
-        return await self._link(url, self._token).get_json("roots", {}, MAX_ANSWER_NBYTES)
+        return await self._link(url, self._token, LIST_STALL_S).get_json("roots", {}, MAX_ANSWER_NBYTES)
 
     async def announce(self, url: str, root: str, path: str) -> None:
         await self._change(url, root, "announce", {"path": path}, self._change_token)
