@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +96,9 @@ class Publisher:
             self._opened = opened.pop_all()
         self.hub = EventHub()
         self.executor = ThreadPoolExecutor(READERS, "publisher")
-        self._source = ThreadedSource(self.name, self._root, self.store, self.hub, self.executor, HEARTBEAT_S)
+        self._source = ThreadedSource(
+            self.name, self._root, self.store, self.hub, self.executor, HEARTBEAT_S, partial(self.announce, self.name)
+        )
         self._watcher: Watcher | None = None
         self._watching: asyncio.Task[None] | None = None
         self._is_stopping = False

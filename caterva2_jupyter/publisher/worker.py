@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class Worker:
             self._opened = opened.pop_all()
         self.hub = EventHub()
         self.executor = ThreadPoolExecutor(READERS, "publisher")
-        self.threaded_source = ThreadedSource(self.name, root, self.store, self.hub, self.executor, HEARTBEAT_S)
+        self.threaded_source = ThreadedSource(
+            self.name, root, self.store, self.hub, self.executor, HEARTBEAT_S, partial(self.announce, self.name)
+        )
         self._numbers = itertools.count()
         self._announcing: dict[int, asyncio.Future[dict[str, Any]]] = {}
 

@@ -8,17 +8,18 @@ business, what is there the catalog's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,9 @@ Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 
+_logger = logging.getLogger(__name__)
+
+
 class ThreadedSource:
     """Answers of a ``Source`` from a root of files and its catalog.
 
@@ -74,6 +78,9 @@ class ThreadedSource:
         Where blocking work runs, with more than one thread (a scan keeps one busy). Its owner closes it.
     heartbeat_s : float
         Seconds between heartbeats when nothing happens.
+    look_again : callable, optional
+        Has the dataset at a path looked at: it is not the one in the catalog, though no change was told. A new hard
+        link is such a change: it alters the file's generation, and no watcher of its directory hears of it.
     """
 
     def __init__(
@@ -84,9 +91,12 @@ class ThreadedSource:
         hub: EventHub,
         executor: Executor,
         heartbeat_s: float = 5,
+        look_again: Callable[[str], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._name, self._files, self._store, self._hub = name, root, store, hub
         self._executor, self._heartbeat_s = executor, heartbeat_s
+        self._look_again = look_again
+        self._looking: dict[str, asyncio.Task[None]] = {}
         self._changing = asyncio.Lock()
         self._closed = threading.Event()
         self._slicing = asyncio.Semaphore(SLICES_AT_ONCE)
@@ -118,6 +128,28 @@ class ThreadedSource:
     # What is in it
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
+        try:
+            return await self._read(request)
+        except DatasetChangedError:
+            await self._suspect(request)
+            raise
+
+    async def _suspect(self, request: ReadRequest) -> None:
+        """Have a dataset looked at that is not what the catalog says, once at a time."""
+        if self._look_again is None:
+            return
+        entry = await self._run(self._store.resolve, request.path)
+        if request.version not in (None, entry.version) or entry.path in self._looking:
+            return
+        task = self._looking[entry.path] = asyncio.create_task(self._look_again(entry.path))
+        task.add_done_callback(partial(self._looked, entry.path))
+
+    def _looked(self, path: str, task: asyncio.Task[None]) -> None:
+        del self._looking[path]
+        if not task.cancelled() and task.exception() is not None:
+            _logger.warning("cannot look again at %r in root %r: %s", path, self._name, task.exception())
+
+    async def _read(self, request: ReadRequest) -> BlockStream:
         planned, first, done = await self._run(self._begin, request)
         if planned.answer == "slice":
             async with self._slicing:
@@ -288,6 +320,8 @@ class ThreadedSource:
 
     def close(self) -> None:
         """Stop scans that are under way. Root, store and executor are closed by their owner."""
+        for task in self._looking.values():
+            task.cancel()
         self._closed.set()
 
 

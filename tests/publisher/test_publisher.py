@@ -18,6 +18,7 @@ import pytest
 from caterva2_jupyter.core.catalog import CatalogQuery
 from caterva2_jupyter.errors import (
     ConfigError,
+    DatasetChangedError,
     DatasetNotFoundError,
     InvalidPathError,
     RootNotFoundError,
@@ -25,6 +26,7 @@ from caterva2_jupyter.errors import (
 )
 from caterva2_jupyter.publisher.publisher import Publisher
 from caterva2_jupyter.storage.memory_root import MemoryRoot
+from caterva2_jupyter.testing import read_array
 from tests.publisher.publishing import Published, publisher_config, publishing
 
 
@@ -304,6 +306,22 @@ def test_a_network_file_system_is_polled(root: Path, statedir: Path) -> None:
             await published.until("new.txt", "delete")
 
     asyncio.run(main())
+
+
+def test_a_dataset_that_changed_without_being_told_is_readable_again(root: Path, statedir: Path) -> None:
+    write_array(root / "a.b2nd")
+
+    async def run() -> None:
+        async with publishing(publisher_config(root, statedir)) as published:
+            source = published.publisher.threaded_source
+            expected = await read_array(source, "a.b2nd")
+            os.link(root / "a.b2nd", root.parent / "backup.b2nd")  # no watcher of its directory hears of it
+            with pytest.raises(DatasetChangedError):
+                await read_array(source, "a.b2nd")
+            await published.until("a.b2nd")
+            assert np.array_equal(await read_array(source, "a.b2nd"), expected)
+
+    asyncio.run(run())
 
 
 def test_temporary_files_are_never_told(root: Path, statedir: Path) -> None:
