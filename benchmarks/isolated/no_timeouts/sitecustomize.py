@@ -7,7 +7,8 @@ import httpx
 
 for kind in (httpx.Client, httpx.AsyncClient):
 
-    def patched(self, *args, _plain=kind.__init__, **kwargs):
-        _plain(self, *args, **{**kwargs, "timeout": 600})
+    def send(self, request, *args, _plain=kind.send, **kwargs):
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 600)
+        return _plain(self, request, *args, **kwargs)
 
-    kind.__init__ = patched
+    kind.send = send
