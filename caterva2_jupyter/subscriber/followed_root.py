@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -44,6 +44,7 @@ from .catalog import (
     Told,
     UpdateReplica,
 )
+from .rollbacks import rolled_back
 
 __all__ = ["FollowedRoot"]
 
@@ -198,7 +199,11 @@ class FollowedRoot:
             raise
 
     async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
-        return await self.upstream.compare_blocks(request)
+        try:
+            return await self.upstream.compare_blocks(request)
+        except DatasetChangedError:
+            self.tell(EventsLost())
+            raise
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         return await self.upstream.read_file(path, start, stop)
@@ -281,6 +286,7 @@ class FollowedRoot:
     async def _keep(self, action: ApplyBatch | UpdateReplica | ReplaceReplica) -> bool:
         store = self._store
         try:
+            await self._run(lambda: self._look_for_rollbacks(action))
             match action:
                 case ApplyBatch(batch):
                     await self._run(lambda: store.put_replica(batch))
@@ -299,6 +305,19 @@ class FollowedRoot:
         else:
             self._hub.publish(changed)
         return True
+
+    def _look_for_rollbacks(self, action: ApplyBatch | UpdateReplica | ReplaceReplica) -> None:
+        """Say which datasets are older now than they were: that is rarely what somebody wanted."""
+        if not len(self._store):
+            return  # a first listing
+        if isinstance(action, ApplyBatch):
+            entries: Iterator[Entry] = (event.entry for event in action.batch.events if event.entry is not None)
+        else:
+            entries = (entry for page in action.pages for entry in page.entries())
+        paths = rolled_back(entries, self._store.get)
+        if paths:
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            logger.warning("root %s: %r%s went back to an older state: a backup?", self._root, paths[0], more)
 
     async def _fetch(self, fetch: Fetch) -> None:
         try:
