@@ -46,6 +46,7 @@ DECODED_NBYTES = 64 << 20
 KEPT_READ_NBYTES = 32 << 20  # a larger read would only push out what is read again and again
 KEPT_BLOCK_NBYTES = 4 << 10  # of smaller ones many are decoded at once faster than they are found one by one
 KEPT_SMALL_BLOCKS = 64
+MAX_SEEN = 1 << 17
 MAX_CHUNKS_AT_ONCE = 1 << 16
 PARALLEL_NBYTES = 1 << 20
 TASKS = max(2, min(4, os.cpu_count() or 1))
@@ -119,7 +120,7 @@ class LocalCache:
     # Reading
 
     def read(self, root: str, entry: Entry, plan: BlockPlan, assembler: Assembler, pool: Executor) -> None:
-        """Place all blocks of a plan; those of a small one are kept decoded.
+        """Place all blocks of a plan; those of a small one are kept decoded when they come back.
 
         Raises
         ------
@@ -138,23 +139,26 @@ class LocalCache:
         )
         files = self._follow(root, entry)
         decoded = self.decoded
-        todo: list[tuple[ChunkProjection, Journal]] = []
+        todo: list[tuple[ChunkProjection, Journal, bool]] = []
         for projection in plan:
             nchunk, numbers = projection.nchunk, projection.blocks
             blocks: list[npt.NDArray[np.uint8]] = []
+            listed: list[int] = []
             if is_kept:
-                found = [decoded.get((files.key, nchunk, block)) for block in numbers.tolist()]
+                listed = numbers.tolist()
+                found = [decoded.get((files.key, nchunk, block)) for block in listed]
                 blocks = [block for block in found if block is not None]
             if blocks and len(blocks) == len(numbers):
                 assembler.place_blocks(projection, numbers, blocks)
             else:
-                todo.append((projection, files.find(nchunk, numbers)))
+                # To decode to memory that stays costs more: for blocks that come back only.
+                todo.append((projection, files.find(nchunk, numbers), is_kept and files.seen_before(nchunk, listed)))
             self._uses.append((files.key, nchunk, numbers))
 
-        def act(item: tuple[ChunkProjection, Journal]) -> None:
-            projection, rows = item
+        def act(item: tuple[ChunkProjection, Journal, bool]) -> None:
+            projection, rows, is_back = item
             for record in self._checked(files, projection.nchunk, rows):
-                if is_kept:
+                if is_back:
                     self._decode(files, assembler, projection, record)
                 else:
                     assembler.add(projection, record)
@@ -331,7 +335,7 @@ class _CachedFiles:
         self._data = _OpenFile(path / DATA)
         self._end = 0
         self._index = BlockIndex(np.zeros(0, JOURNAL_DTYPE))
-        self._heads: dict[tuple[int, int], bytes] = {}
+        self._seen: set[int] = set()
 
     def follow(self) -> None:
         """Take up what the journal has grown by."""
@@ -349,6 +353,16 @@ class _CachedFiles:
             elif len(entries):
                 self._index = BlockIndex(entries)
             self._end += entries.nbytes
+
+    def seen_before(self, nchunk: int, blocks: list[int]) -> bool:
+        """Was one of these blocks asked about lately? From now on they all were."""
+        seen = self._seen
+        if len(seen) > MAX_SEEN:
+            seen = self._seen = set()
+        keys = [nchunk << 32 | block for block in blocks]
+        is_back = not seen.isdisjoint(keys)
+        seen.update(keys)
+        return is_back
 
     def find(self, nchunk: int, blocks: Blocks) -> Journal:
         """The journal's records of blocks.

@@ -172,11 +172,15 @@ def test_a_new_process_finds_what_an_earlier_one_read(kept: Kept, pool: ThreadPo
         assert np.array_equal(read(LocalCache(FakeService(kept.directory)), kept.entry, WHOLE, pool), ARRAY)
 
 
-def test_small_reads_are_decoded_once(kept: Kept, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_reads_that_come_back_are_decoded_no_more(
+    kept: Kept, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept.keep()
     local = LocalCache(FakeService(kept.directory))
     first = read(local, kept.entry, selected(np.s_[:7]), pool)
-    monkeypatch.setattr(local_cache, "decode_runs", None)
+    assert local.decoded.nbytes == 0  # a scan pushes out nothing
+    read(local, kept.entry, selected(np.s_[:7]), pool)
+    monkeypatch.setattr(local_cache._CachedFiles, "records", None)
     again = read(local, kept.entry, selected(np.s_[:7]), pool)
     assert np.array_equal(first, again)
     again[:] = -1  # results are the caller's own
