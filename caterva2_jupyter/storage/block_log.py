@@ -349,8 +349,13 @@ class BlockLog:
             journal.append((record.nchunk, entries))
             parts.append(record.body)
             end += len(record.body)
-        index.data.write(b"".join(parts), self._data_end)
-        self._write_journal(np.concatenate([entries for _, entries in journal]))
+        try:
+            index.data.write(b"".join(parts), self._data_end)
+            self._write_journal(np.concatenate([entries for _, entries in journal]))
+        except OSError:
+            with suppress(OSError):  # nothing refers to it, and it would not be counted
+                os.ftruncate(index.data.fd, self._data_end)
+            raise
         self._data_end = end
         self.touched += 1
         for nchunk, entries in journal:
@@ -408,8 +413,7 @@ class BlockLog:
             if self._index is None:
                 return 0
             rows = self._index.fold()
-            heads = np.unique(rows[["head_offset", "head_size"]])
-            live = int(rows["size"].sum(dtype=np.int64)) + int(heads["head_size"].sum(dtype=np.int64))
+            live = int(rows["size"].sum(dtype=np.int64)) + int(_heads(rows)[1].sum())
             live += len(rows) * JOURNAL_DTYPE.itemsize + self._meta_nbytes + self._uses_nbytes
             return max(0, self.nbytes - live)
 
@@ -594,11 +598,21 @@ def _head_offset(index: LogIndex, record: BlockRecord) -> int:
     return -1
 
 
+def _heads(rows: Rows) -> tuple[Ints, Ints]:
+    """Offsets and sizes of the heads that rows refer to, each once."""
+    if not len(rows):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    order = np.argsort(rows["head_offset"], kind="stable")
+    offsets = rows["head_offset"][order].astype(np.int64)
+    firsts = np.flatnonzero(np.concatenate([[True], offsets[1:] != offsets[:-1]]))
+    return offsets[firsts], np.maximum.reduceat(rows["head_size"][order].astype(np.int64), firsts)
+
+
 def _dead_pages(rows: Rows, end: int, page: int) -> tuple[Ints, Ints]:
     """Starts and stops of the runs of pages in which nothing is alive."""
-    heads = np.unique(rows[["head_offset", "head_size"]])
-    starts = np.concatenate([rows["offset"], heads["head_offset"]]).astype(np.int64)
-    stops = starts + np.concatenate([rows["size"], heads["head_size"]]).astype(np.int64)
+    head_offsets, head_sizes = _heads(rows)
+    starts = np.concatenate([rows["offset"].astype(np.int64), head_offsets])
+    stops = starts + np.concatenate([rows["size"].astype(np.int64), head_sizes])
     order = np.argsort(starts, kind="stable")
     gap_starts = np.concatenate([[0], np.maximum.accumulate(stops[order])]).astype(np.int64)
     gap_stops = np.concatenate([starts[order], [end]]).astype(np.int64)

@@ -7,6 +7,7 @@ hold as it is stored (chunks clipped at the edges, runs of items, strings of var
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ def _refusal(geometry: Geometry) -> str:
         return "it has strings of variable length"
     if geometry.ndim == 0 or geometry.size == 0:
         return "it has no chunks"
-    if geometry.layout != "nd":
+    if geometry.layout != "nd" and geometry.blocks != (math.prod(geometry.chunks),):
         return "its blocks are runs of items"
     if not geometry.padded:
         return "its chunks at the edges are cut off"
@@ -123,9 +124,11 @@ def _incomplete(version: CachedVersion, missing: int) -> NotCachedError:
 def _empty_frame(geometry: Geometry, attrs: Mapping[str, Any]) -> bytes:
     """A frame of the same shape with no data, whose header and trailer serve."""
     cparams = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1)
+    # A run that is the whole chunk is a block of its shape.
+    blocks = geometry.blocks if geometry.layout == "nd" else geometry.chunks
     try:
         array = blosc2.uninit(
-            geometry.shape, dtype=geometry.dtype, chunks=geometry.chunks, blocks=geometry.blocks, cparams=cparams
+            geometry.shape, dtype=geometry.dtype, chunks=geometry.chunks, blocks=blocks, cparams=cparams
         )
         for name, value in attrs.items():
             array.schunk.vlmeta[name] = _packable(value)

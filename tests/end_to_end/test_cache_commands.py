@@ -125,6 +125,10 @@ def test_each_command_does_what_it_says(
     assert run("seal", "foo/field", "x.b2nd") == "Dataset saved to x.b2nd\n"
     np.testing.assert_array_equal(blosc2.open(str(tmp_path / "x.b2nd"))[...], FIELD)
 
+    # What a .b2nd cannot hold as it is stored is made from its values.
+    run("seal", "foo/dir/notes.txt", "notes.b2nd")
+    assert blosc2.open(str(tmp_path / "notes.b2nd"))[...].tobytes() == b"notes " * 100
+
     assert "--all" in run("clear", code=1)
     assert as_json("clear", "foo/field")["datasets"] == 1
     assert "foo/field.b2nd" not in run("status")

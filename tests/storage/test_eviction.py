@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -534,3 +535,59 @@ def test_a_reader_in_another_process_gets_truth_or_nothing_while_blocks_go(
         assert reader.returncode == 0
         assert good > 0
         assert cache.counters.evicted_blocks > 0
+
+
+def test_a_disk_that_fails_while_blocks_go_costs_the_cache_only(
+    cache: BlockCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FAULTS S1: no tombstone can be written, so the version goes whole, and reads go on."""
+    first, second = entry_of("a"), entry_of("b")
+    version = fill(cache, first)
+    with pytest.MonkeyPatch.context() as patch:
+        real = os.pwrite
+
+        def full(fd: int, data: bytes, offset: int) -> int:
+            if len(data) % 48 == 0:  # journal records
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(fd, data, offset)
+
+        patch.setattr(block_cache.os, "pwrite", full)
+        other = cache.open(second, "foo")
+        for nchunk in range(NCHUNKS):
+            other.put(record_of(second, nchunk, range(NBLOCKS), nbytes=BLOCK_NBYTES))
+        check(other, second)
+        check(version, first)
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
+    assert_accounts_are_true(cache)
+    assert check(fill(cache, second), second) == NCHUNKS * NBLOCKS
+
+
+def test_readers_beside_compactions_get_the_truth_and_all_of_it(cache: BlockCache) -> None:
+    entry = entry_of("a")
+    version = fill(cache, entry, 2)
+    stopped = threading.Event()
+
+    def read(number: int) -> int:
+        rng = random.Random(number)
+        found = 0
+        while not stopped.is_set():
+            nchunk = rng.randrange(2)
+            blocks = blocks_in(version.get(nchunk, range(NBLOCKS)))
+            assert all(data == body_of(entry, nchunk, b, BLOCK_NBYTES) for b, data in blocks.items())
+            assert len(blocks) == NBLOCKS
+            found += 1
+        return found
+
+    with ThreadPoolExecutor(4) as executor:
+        readers = [executor.submit(read, number) for number in range(4)]
+        try:
+            for _ in range(30):
+                with cache._using(version) as log, log.lock:
+                    cache._compact(log)
+                    cache.resized(log)
+        finally:
+            stopped.set()
+        assert all(reader.result() > 0 for reader in readers)
+    assert cache.counters.corrupt == 0
+    assert cache.counters.compacted == 30
+    assert_accounts_are_true(cache)

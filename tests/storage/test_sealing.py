@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import blosc2
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from caterva2_jupyter.core.selection import Selection
 from caterva2_jupyter.errors import NotCachedError, UnsupportedDatasetError
 from caterva2_jupyter.storage.block_cache import BlockCache, CachedVersion
 from caterva2_jupyter.storage.directory_root import DirectoryRoot
+from caterva2_jupyter.storage.hdf5_root import Hdf5Root
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.storage.root import Root
 from caterva2_jupyter.storage.sealing import seal
@@ -143,3 +145,20 @@ def test_a_file_that_is_there_is_not_overwritten(cache: BlockCache, tmp_path: Pa
     with pytest.raises(FileExistsError):
         seal(version, tmp_path / "x.b2nd", {})
     assert (tmp_path / "x.b2nd").read_text() == "mine"
+
+
+@pytest.mark.parametrize("filters", [{"compression": "gzip", "shuffle": True}, {"compression": "gzip"}, {}])
+def test_chunks_of_hdf5_files_are_sealed_without_decoding(
+    cache: BlockCache, tmp_path: Path, filters: dict[str, Any]
+) -> None:
+    array = np.random.default_rng(2).normal(size=(400, 300)).round(2)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("x", data=array, chunks=(64, 64), **filters)
+    root = Hdf5Root(tmp_path / "f.h5", "owner")
+    try:
+        seal(cached(cache, root, "x.b2nd"), tmp_path / "x.b2nd", {})
+    finally:
+        root.close()
+    sealed = blosc2.open(str(tmp_path / "x.b2nd"))
+    np.testing.assert_array_equal(sealed[...], array)
+    np.testing.assert_array_equal(sealed[60:137, 15:180], array[60:137, 15:180])
