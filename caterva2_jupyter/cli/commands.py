@@ -20,7 +20,7 @@ from ..core.metadata import Entry
 from ..core.paths import join, name, split_address
 from ..core.roots import host_and_port
 from ..core.selection import parse_basic, parse_key_text
-from ..errors import RequestError, TooLargeError
+from ..errors import DatasetNotFoundError, RequestError, TooLargeError
 from .output import Output
 
 __all__ = ["announce", "download", "info", "list_", "roots", "show", "subscribe", "unsubscribe", "url"]
@@ -48,6 +48,10 @@ def roots(client: Client, options: argparse.Namespace, out: Output) -> None:
 def subscribe(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Have the subscriber follow a root."""
     client.follow(options.root)
+    _ok(options, out)
+
+
+def _ok(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json("Ok")
     else:
@@ -57,7 +61,7 @@ def subscribe(client: Client, options: argparse.Namespace, out: Output) -> None:
 def unsubscribe(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Have the subscriber forget a root."""
     client.unfollow(options.root)
-    out.line("Ok")
+    _ok(options, out)
 
 
 def list_(client: Client, options: argparse.Namespace, out: Output) -> None:
@@ -65,7 +69,9 @@ def list_(client: Client, options: argparse.Namespace, out: Output) -> None:
     parse_filter(options.filter)
     root, path = split_address(options.path)
     entries = _below(client, root, path, options.filter)
-    if options.json:
+    if options.json and options.long:
+        out.json([entry.to_json() for entry in entries])
+    elif options.json:
         start = len(path) + 1 if path else 0
         out.json(sorted((e.path[start:] or name(e.path)) for e in entries))
     elif options.long:
@@ -122,7 +128,13 @@ def _describe(entry: Entry) -> dict[str, Any]:
 def show(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print values of a dataset, or the text of a file."""
     address, key = _split_slice(options.dataset)
-    node = client[address]
+    try:
+        node = client[address]
+    except DatasetNotFoundError:
+        if not key:
+            raise
+        address, key = options.dataset, ()  # a name that ends like a slice
+        node = client[address]
     if isinstance(node, UnsupportedDataset):
         node[()]  # raises, with the reason
     if not isinstance(node, (RemoteArray, RemoteFile)):
@@ -186,4 +198,4 @@ def download(client: Client, options: argparse.Namespace, out: Output) -> None:
 def announce(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Have the publisher look at a path now."""
     client.announce(options.path)
-    out.line("Ok")
+    _ok(options, out)

@@ -72,10 +72,22 @@ def test_every_listing_has_json(subscriber: str, tmp_path: Path) -> None:
     assert isinstance(names, list)
     assert names == sorted(names)
     assert "dir2/ds-4d.b2nd" in names
+    entries = run("list", "foo", "--long")
+    assert isinstance(entries, list)
+    assert {"path", "kind", "geometry"} <= set(entries[1])
     info = run("info", "foo/dir2/ds-4d.b2nd")
     assert isinstance(info, dict)
     assert info["shape"] == [2, 3, 4, 5]
     assert info["schunk"]["cparams"]["typesize"] == 16
+
+
+def test_a_name_that_ends_like_a_slice_is_found(subscriber: str, tmp_path: Path) -> None:
+    (tmp_path / "root-example" / "log[1:2]").write_text("odd")
+
+    def shown() -> str:
+        return cat2cli(subscriber, "show", "foo/log[1:2]", cwd=tmp_path).stdout
+
+    wait_for(lambda: shown() == "odd\n", message="the file is shown")
 
 
 def test_a_failed_command_is_one_line_and_exit_code_1(subscriber: str, tmp_path: Path) -> None:
