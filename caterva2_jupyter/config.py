@@ -385,12 +385,7 @@ class Config:
         root_name = str(get("name", name) or "")
         if not root_name:
             raise ConfigError("the root has no name: run `cat2pub NAME ROOT`, or set name under [publisher]")
-        try:
-            parse_root_name(root_name)
-        except ValueError as error:
-            raise ConfigError(f"{error}: use letters, digits, '-', '_' and '.'") from None
-        if root_name.startswith("@"):
-            raise ConfigError(f"{root_name!r} cannot be published: names with @ are areas of subscribers")
+        _check_published_name(root_name)
         nworkers = get("workers", workers)
         nworkers = 1 if nworkers is None else int(nworkers)
         if not 1 <= nworkers <= MAX_WORKERS:
@@ -446,6 +441,8 @@ class Config:
         again = tuple(republish) or tuple(get("republish") or ())
         if again and self._broker_address(broker) is None:
             raise ConfigError("republish needs a broker: give --broker, or write a section [broker]")
+        for name in again:
+            _check_published_name(name)
         return SubscriberConfig(
             id=ident,
             http=address,
@@ -517,6 +514,23 @@ def load_config(path: str | Path | None = None, environ: Mapping[str, str] | Non
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from None
     return Config(tables, str(file), environ)
+
+
+def _check_published_name(name: str) -> None:
+    """Refuse what cannot name a root at a broker.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from .core.paths import parse_root_name
+
+    try:
+        parse_root_name(name)
+    except ValueError as error:
+        raise ConfigError(f"{error}: use letters, digits, '-', '_' and '.'") from None
+    if name.startswith("@"):
+        raise ConfigError(f"{name!r} cannot be published: names with @ are areas of subscribers")
 
 
 def _check_ident(ident: str) -> None:

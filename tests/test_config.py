@@ -164,3 +164,23 @@ def test_every_setting_is_in_the_sample_and_in_the_documentation(repository: Pat
         assert f"| `{setting.section}` | `{setting.key}` | {setting.kind} |" in table
         if setting.key not in ("url", "secret", "token"):  # an alias, and what is better kept in the environment
             assert f"{setting.key} = " in sample
+
+
+def test_what_is_republished_has_a_name_and_a_broker(tmp_path: Path) -> None:
+    made = config('[broker]\n[subscriber]\nrepublish = ["foo"]\nupstreams = ["far:8002"]', tmp_path).subscriber()
+    assert (made.republish, made.upstreams) == (("foo",), ("http://far:8002",))
+    with pytest.raises(ConfigError, match="republish needs a broker"):
+        config('[subscriber]\nrepublish = ["foo"]', tmp_path).subscriber()
+    for name in ("@public", "a/b", ""):
+        with pytest.raises(ConfigError):
+            config("[broker]", tmp_path).subscriber(republish=(name,))
+
+
+def test_codes_need_a_token_as_their_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a read token"):
+        config("[network]\nmac = true", tmp_path).broker()
+    network = config("[network]\nmac = true", tmp_path, CATERVA2_NETWORK_TOKEN="publish=p,read=r").broker().network
+    assert network.mac_key
+    assert not {"p", "r"} & {network.publish_bearer, network.read_bearer}
+    plain = config("", tmp_path, CATERVA2_NETWORK_TOKEN="publish=p,read=r").broker().network
+    assert (plain.publish_bearer, plain.read_bearer, plain.mac_key) == ("p", "r", b"")

@@ -61,6 +61,8 @@ class Republisher:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep(root)) for root in self._roots]
+        for task in self._tasks:
+            task.add_done_callback(_look_at_error)
 
     async def stop(self) -> None:
         """The broker then shows the roots as offline."""
@@ -70,13 +72,14 @@ class Republisher:
 
     async def _keep(self, root: str) -> None:
         announced: AnnouncedRoot | None = None
+        telling_of: FollowedRoot | None = None
         running: asyncio.Task[None] | None = None
         try:
             while True:
                 followed = self._subscriber.followed_root(root)
                 wanted = self._announcement(root, followed)
-                if wanted != announced:
-                    announced = wanted
+                if wanted != announced or (wanted is not None and followed is not telling_of):
+                    announced, telling_of = wanted, followed
                     await _end(running)
                     running = None
                     if wanted is not None and followed is not None:
@@ -112,6 +115,11 @@ class Republisher:
             via=announced.via,
             origin=announced.origin,
         )
+
+
+def _look_at_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("a root is not announced any more", exc_info=task.exception())
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

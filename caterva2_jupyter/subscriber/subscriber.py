@@ -61,8 +61,8 @@ class Upstreams(Protocol):
         """The source of a root that is served at ``url``."""
         ...
 
-    async def announce(self, url: str, root: str, path: str) -> None:
-        """Have the service look at a path of a root now."""
+    async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
+        """Have the service look at a path of a root now, or have it done by the publisher that it knows."""
         ...
 
     async def forget(self, url: str) -> None:
@@ -337,7 +337,8 @@ class Subscriber:
         ------
         RootNotFoundError, DatasetNotFoundError, SourceUnavailableError
         """
-        await self._upstreams.announce(self._find(root).announced.http, root, path)
+        announced = self._find(root).announced
+        await self._upstreams.announce(announced.http, root, path, is_publisher=not announced.via)
 
     # Following
 

@@ -75,8 +75,10 @@ class HttpUpstreams:
         """The JSON of its ``GET roots``."""
         return await self._link(url, self._token, LIST_STALL_S).get_json("roots", {}, MAX_ANSWER_NBYTES)
 
-    async def announce(self, url: str, root: str, path: str) -> None:
-        await self._change(url, root, "announce", {"path": path}, self._change_token)
+    async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
+        # Who may read through a subscriber may have it say so; it has its own token for its publisher.
+        token = self._change_token if is_publisher else self._token
+        await self._change(url, root, "announce", {"path": path}, token)
 
     async def ask_to_follow(self, url: str, root: str) -> None:
         """Have a subscriber follow a root, so that it keeps what is read through it; nothing is lost if it does not."""

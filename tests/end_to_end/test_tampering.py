@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import blosc2
 import numpy as np
@@ -199,3 +201,7 @@ def test_a_whole_network_works_with_codes(network: Network, root: Path) -> None:
             return "new.txt" in client["foo"]
 
     wait_for(is_told, message="a change passes")
+    body = json.dumps({"path": "new.txt"}).encode()
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    with urlopen(Request(f"{far.url}/api/v1/roots/foo/announce", body, headers), timeout=20) as answer:
+        assert answer.status == 200, "it is passed on to the publisher"

@@ -126,7 +126,7 @@ class MemoryUpstreams:
     def source(self, url: str, root: str) -> Source:
         return self.publishers[root]
 
-    async def announce(self, url: str, root: str, path: str) -> None:
+    async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
         self.publishers[root].announced.append(path)
 
     async def forget(self, url: str) -> None:

@@ -224,3 +224,18 @@ def test_a_light_install_says_in_one_line_what_to_install(tmp_path: Path) -> Non
     )
     assert "pip install 'caterva2-jupyter[lab]'" in done.stdout
     assert len(done.stdout.splitlines()) == 1
+
+
+class TestWithUpstream:
+    """Another subscriber in place of a publisher."""
+
+    @pytest.fixture
+    def extension_settings(self, network, publisher_url):
+        return {"upstreams": [network.start_subscriber("--publisher", publisher_url).url]}
+
+    async def test_roots_come_through_both(self, extension, jp_fetch):
+        await jp_fetch(*API, "roots", "foo", "follow", method="POST", body="{}")
+        response = await jp_fetch(*API, "meta", params={"path": "foo/dir2/ds-4d.b2nd"})
+        assert json.loads(response.body)["kind"] == "array"
+        (root,) = json.loads((await jp_fetch(*API, "roots")).body)["roots"]
+        assert len(root["via"]) == 2, "the other one, and this one"
