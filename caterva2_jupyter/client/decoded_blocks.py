@@ -108,6 +108,16 @@ class DecodedBlocks:
             self._slabs.move_to_end(id(slab))
             return block
 
+    def get_all(self, keys: list[Hashable]) -> list[Bytes] | None:
+        """Blocks, not to be written to; None when one of them is not kept."""
+        with self._lock:
+            found = [self._blocks.get(key) for key in keys]
+            for item in found:
+                if item is None:
+                    return None
+                self._slabs.move_to_end(id(item[1]))
+            return [item[0] for item in found if item is not None]
+
     def put(self, keys: list[Hashable], memory: Bytes) -> list[Bytes]:
         """Keep blocks of one length that were decoded to ``room``, which nobody may write to from now on.
 

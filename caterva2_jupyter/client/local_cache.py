@@ -142,13 +142,12 @@ class LocalCache:
         todo: list[tuple[ChunkProjection, Journal, bool]] = []
         for projection in plan:
             nchunk, numbers = projection.nchunk, projection.blocks
-            blocks: list[npt.NDArray[np.uint8]] = []
+            blocks: list[npt.NDArray[np.uint8]] | None = None
             listed: list[int] = []
             if is_kept:
                 listed = numbers.tolist()
-                found = [decoded.get((files.key, nchunk, block)) for block in listed]
-                blocks = [block for block in found if block is not None]
-            if blocks and len(blocks) == len(numbers):
+                blocks = decoded.get_all([(files.key, nchunk, block) for block in listed])
+            if blocks is not None:
                 assembler.place_blocks(projection, numbers, blocks)
             else:
                 # To decode to memory that stays costs more: for blocks that come back only.
@@ -401,6 +400,8 @@ class _CachedFiles:
         """The bytes of blocks, one after another, read in runs; short where the file is cut."""
         if len(sizes) == 1:
             return self._data.read(int(sizes[0]), int(offsets[0]))
+        if (offsets[1:] == offsets[:-1] + sizes[:-1]).all():
+            return self._data.read(int(sizes.sum(dtype=np.int64)), int(offsets[0]))
         starts, lengths = offsets.astype(np.int64), sizes.astype(np.int64)
         first = np.concatenate([[0], np.flatnonzero(starts[1:] != starts[:-1] + lengths[:-1]) + 1])
         totals = np.add.reduceat(lengths, first)

@@ -144,8 +144,11 @@ class Assembler:
         per_axis: list[npt.NDArray[np.int64]] = []
         row = 0
         if g.block_nbytes < SMALL_BLOCK_NBYTES or not _all_ranges(p.local):
-            coords = np.unravel_index(record.ids.astype(np.int64), grid)
-            per_axis = [np.unique(c) for c in coords]
+            if len(record.ids) == math.prod(grid):
+                per_axis = [np.arange(n, dtype=np.int64) for n in grid]
+            else:
+                coords = np.unravel_index(record.ids.astype(np.int64), grid)
+                per_axis = [np.unique(c) for c in coords]
             if math.prod(len(c) for c in per_axis) == len(record.ids):  # a box, decoded in rows along its first axis
                 row = math.prod(len(c) for c in per_axis[1:])
                 run_blocks = max(1, run_blocks // row) * row

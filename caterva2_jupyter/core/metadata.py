@@ -138,6 +138,8 @@ class Geometry:
 
     def chunk_nblocks(self, nchunk: int) -> int:
         """Number of blocks of chunk ``nchunk``."""
+        if self.padded:
+            return math.prod(self.block_grid)
         extent = self.chunk_extent(self.chunk_coords(nchunk))
         if self.layout == "flat":
             return -(-math.prod(extent) // self.blocks[0])
