@@ -64,14 +64,22 @@ class _OlderBlocks:
                 has |= version.held(number, ids)
         return ids[has]
 
-    def records(self, nchunk: int, ids: Ints) -> list[BlockRecord]:
-        """The blocks, verified, of the version used last first; a block may be there several times."""
+    def first(self, nchunk: int, ids: Ints) -> list[BlockRecord]:
+        """The blocks, verified and each once, of the version used last that has them."""
         found: list[BlockRecord] = []
         for version, chunks in self._older:
             number = chunks.older(nchunk)
-            if number is not None:
-                found += version.get(number, ids)
-        return found
+            if number is None or not len(ids):
+                continue
+            for record in version.get(number, ids):
+                found.append(record)
+                ids = ids[:0] if record.is_whole else ids[~np.isin(ids, record.ids)]
+        return first_of_each(found)
+
+    def all(self, nchunk: int, ids: Ints) -> list[BlockRecord]:
+        """The blocks, verified, of every version that has them."""
+        numbers = [(version, chunks.older(nchunk)) for version, chunks in self._older]
+        return [record for version, number in numbers if number is not None for record in version.get(number, ids)]
 
 
 @dataclass(slots=True)
@@ -171,7 +179,7 @@ def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> KnownBlock
     for projection in plan.window(batch.first, batch.stop):
         ids = batch.known.get(projection.nchunk)
         bits.append(np.zeros(len(projection.blocks), np.bool_))
-        records = [] if ids is None else first_of_each(older.records(projection.nchunk, ids))
+        records = [] if ids is None else older.first(projection.nchunk, ids)
         if not records:
             continue  # a journal said more than the disk has
         assert ids is not None
@@ -187,7 +195,8 @@ def _adopt(older: _OlderBlocks, known: Mapping[int, Ints], said: Iterable[SameRe
         ids = known.get(same.nchunk)
         if ids is None:
             continue  # nobody asked
-        records = adopt(same, older.records(same.nchunk, ids), newer.seed)
+        held = older.first(same.nchunk, ids) if same.proof else older.all(same.nchunk, ids)
+        records = adopt(same, held, newer.seed)
         if records:
             newer.put(*records)
 

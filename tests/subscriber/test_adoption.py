@@ -409,3 +409,24 @@ def test_readers_that_give_up_leave_nothing_behind(tmp_path: Path) -> None:
         assert net.cached._ahead_nbytes == 0
 
     play(tmp_path, scenario)
+
+
+def test_of_several_older_versions_that_have_a_block_one_is_read(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        await net.read()
+        for number in range(3):
+            await net.change(changed((number, 0)))
+            await net.read()
+        # Every bit of what only the oldest versions would be read for is lost: nobody notices.
+        files = sorted(net.cache.directory.rglob("data"), key=lambda path: path.stat().st_mtime_ns)
+        assert len(files) == 4
+        for data in files[:-1]:
+            data.write_bytes(bytes(data.stat().st_size))
+        before = net.cache.counters.corrupt
+        newer = np.vstack([changed((2, 0)), GRID[:60]])
+        await net.change(newer)
+        assert np.array_equal(await net.read(slice(0, 240), slice(0, 200)), newer[:240])
+        assert net.upstream.sent == []
+        assert net.cache.counters.corrupt == before
+
+    play(tmp_path, scenario)
