@@ -12,13 +12,14 @@ from caterva2_jupyter.cli.main import build_parser
 
 def test_every_command_and_option_of_the_command_line_is_documented(repository: Path) -> None:
     text = (repository / "docs" / "cli.md").read_text()
-    parsers: list[argparse.ArgumentParser] = [build_parser()]
-    for action in parsers[0]._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command, parser in action.choices.items():
-                assert f"`{command}" in text, command
-                parsers.append(parser)
-    for parser in parsers:
+    parsers = [("", build_parser())]
+    for above, parser in parsers:  # it grows
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command, below in action.choices.items():
+                    assert f"`{above}{command}" in text, command
+                    parsers.append((f"{above}{command} ", below))
+    for _, parser in parsers:
         for option in parser._option_string_actions:
             assert option in ("-h", "--help") or f"{option}" in text, option
 

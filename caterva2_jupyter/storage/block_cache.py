@@ -314,7 +314,7 @@ class BlockCache:
                 surplus = [other for other in surplus if other.users == 0]
             for other in [*surplus, log] if is_stray else surplus:
                 other.close()
-            if log.touched >= TOUCHES_BETWEEN_SAVES:
+            if log.touched >= max(TOUCHES_BETWEEN_SAVES, log.journal_length // 8):
                 self._save_uses(log)
 
     def _idle_logs(self) -> list[BlockLog]:

@@ -191,6 +191,11 @@ class BlockLog:
         """Bytes that its files take, holes left out."""
         return self._data_end - self._hole_nbytes + self._journal_end + self._meta_nbytes + self._uses_nbytes
 
+    @property
+    def journal_length(self) -> int:
+        """Number of journal records: as many blocks, or more."""
+        return self._journal_end // JOURNAL_DTYPE.itemsize
+
     def load(self, create: bool = False) -> LogIndex:
         """The index, replayed at first; an empty one when there are no files and none are to be made."""
         index = self._index
