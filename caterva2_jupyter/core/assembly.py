@@ -106,7 +106,8 @@ class Assembler:
     ) -> None:
         """Place blocks that were decoded one by one; see ``place``."""
         g, p = self.geometry, projection
-        if g.layout == "nd" and g.padded and g.ndim and _all_ranges(p.local):
+        few = len(blocks) <= 4 or g.block_nbytes >= SMALL_BLOCK_NBYTES
+        if few and g.layout == "nd" and g.padded and g.ndim and _all_ranges(p.local):
             place: Any = (*p.out, ...)
             items = [block.view(g.dtype).reshape(g.blocks) for block in blocks]
             _place_each(self.out[place], items, p.local, ids, g.block_grid, g.blocks)
