@@ -375,8 +375,6 @@ class Config:
         loglevel: str | None = None,
         workers: int | None = None,
     ) -> PublisherConfig:
-        from .core.paths import parse_root_name
-
         _check_ident(ident)
 
         def get(key: str, given: Any = None) -> Any:
