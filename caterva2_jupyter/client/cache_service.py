@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import IntegrityError, SourceUnavailableError, UnsupportedDatasetError, error_from_json
@@ -13,6 +14,7 @@ __all__ = ["CacheService"]
 
 _API = "/api/v1/cache"
 MAX_LINE_NBYTES = 1 << 20
+SEALING_S = 600.0
 
 
 class CacheService:
@@ -100,7 +102,13 @@ class CacheService:
         UnsupportedDatasetError
             When it cannot be put in one as it is stored.
         """
-        return self._ask("GET", "/sealed", params={"path": path, "version": version})
+        return self._patient()._ask("GET", "/sealed", params={"path": path, "version": version})
+
+    def _patient(self) -> CacheService:
+        """The same, for an answer that begins when a whole file has been written."""
+        own = self._transport
+        timeouts = replace(own.timeouts, progress_s=max(own.timeouts.progress_s, SEALING_S))
+        return CacheService(Transport(own.url, own.credentials, timeouts, own.tls_ca))
 
 
 def _texts(form: Mapping[str, Any], name: str) -> list[str]:
