@@ -30,7 +30,7 @@ from caterva2_jupyter.core.answer_choice import Mode
 from caterva2_jupyter.core.blocks import BlockRecord
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.core.selection import parse_basic, parse_orthogonal
-from caterva2_jupyter.core.source import BlockStream, Source
+from caterva2_jupyter.core.source import BlockStream, ComparedStream, Source
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import (
     Caterva2Error,
@@ -106,6 +106,10 @@ class Wire:
         self.reads += 1
         stream = await self._source.read_blocks(request)
         return replace(stream, records=_CutRecords(self, stream.records))
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        self._check()
+        return await self._source.compare_blocks(request)
 
 
 class _CutRecords:
