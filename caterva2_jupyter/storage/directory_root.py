@@ -567,26 +567,27 @@ class DirectoryRoot(Root):
     # Reads
 
     def read_chunk(self, entry: Entry, projection: ChunkProjection, blocks: Sequence[int]) -> list[BlockRecord]:
-        if entry.geometry is None:
+        with self.reading(entry) as read_chunk:
+            return read_chunk(projection, blocks)
+
+    @contextmanager
+    def reading(self, entry: Entry) -> Iterator[ReadChunk]:
+        geometry = entry.geometry
+        if geometry is None:
             raise UnsupportedDatasetError(f"{entry.path!r} has no data to read: {entry.reason or entry.kind}")
         seed = checksum_seed(entry.id, entry.version)
         if entry.storage.get("format") in _FRAME_FORMATS:
             with self._frame(entry) as (frame, index):
-                return read_blocks(frame, index, seed, projection.nchunk, blocks)
-        with self._file_or_tree(entry) as (file, tree):
-            if tree is not None:
-                return tree[0].read_chunk(replace(entry, path=tree[1]), projection, blocks)
-            assert file is not None
-            return read_plain_blocks(file.fd, entry.geometry, seed, projection.nchunk, blocks)
-
-    @contextmanager
-    def reading(self, entry: Entry) -> Iterator[ReadChunk]:
-        if entry.geometry is None or entry.storage.get("format") not in _FRAME_FORMATS:
-            yield partial(self.read_chunk, entry)
+                yield lambda projection, blocks: read_blocks(frame, index, seed, projection.nchunk, blocks)
             return
-        seed = checksum_seed(entry.id, entry.version)
-        with self._frame(entry) as (frame, index):
-            yield lambda projection, blocks: read_blocks(frame, index, seed, projection.nchunk, blocks)
+        with self._file_or_tree(entry) as (file, found):
+            if found is not None:
+                tree, path = found
+                yield partial(tree.read_chunk, replace(entry, path=path))
+                return
+            assert file is not None
+            fd = file.fd
+            yield lambda projection, blocks: read_plain_blocks(fd, geometry, seed, projection.nchunk, blocks)
 
     def attributes(self, entry: Entry) -> Entry:
         if entry.attrs_inline:
