@@ -44,6 +44,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_SOURCES = 10_000
 _MAX_EXTERNAL_HOPS = 16
 _MAX_TOLD_NBYTES = 16 << 10
+_MAX_READS = 8
 
 
 def is_hdf5(fd: int) -> bool:
@@ -154,23 +155,41 @@ class Hdf5File:
             opened = open_file(self._root, file)
         except DatasetNotFoundError:
             raise DatasetChangedError(f"{entry.path!r} is gone: its file is not there any more") from None
-        with opened, ExitStack() as stack:
+        with opened:
+            for _ in range(_MAX_READS):
+                record, is_whole = self._read_once(opened, entry, entry.geometry, path, projection, list(blocks))
+                if is_whole:
+                    return [record]
+                time.sleep(unsettled_s(Generation.of(opened.fd), time.time_ns()))
+        raise DatasetChangedError(f"{entry.path!r} is written to all the time: try again, or refresh()")
+
+    def _read_once(
+        self,
+        opened: OpenedPath,
+        entry: Entry,
+        geometry: Geometry,
+        path: str,
+        projection: ChunkProjection,
+        blocks: list[int],
+    ) -> tuple[BlockRecord, bool]:
+        """A record, and whether it is of one state: the last chunk of a file that grows may just be rewritten."""
+        with ExitStack() as stack:
             before, state = _state_now(opened)
             try:
-                stored = self._worker.dataset(opened.fd, state, path)
+                stored = self._worker.dataset(opened.fd, state, path, geometry.shape)
                 sources = self._sources(opened, stored.node.get("form", {}))
             except (IntegrityError, UnsupportedDatasetError):
                 self._check(entry, [before])  # a change explains it better
                 raise
             self._check(entry, [stored.node.get("state", before), *_texts(sources)])
-            reader = _ChunkReader(self, opened, state, entry, entry.geometry, stored, sources, stack)
+            reader = _ChunkReader(self, opened, state, entry, geometry, stored, sources, stack)
             try:
-                record = reader.record(projection.nchunk, projection.coords, list(blocks))
+                record = reader.record(projection.nchunk, projection.coords, blocks)
             except (IntegrityError, UnsupportedDatasetError):
-                self._check_again(entry, opened, state, stored)
+                self._check_again(entry, geometry, opened, state, stored)
                 raise
-            self._check_again(entry, opened, state, stored)
-            return [record]
+            after = self._check_again(entry, geometry, opened, state, stored)
+            return record, after is stored or not reader.may_differ(after, projection)
 
     def attributes(self, entry: Entry) -> Entry:
         """As ``Root.attributes``."""
@@ -188,13 +207,16 @@ class Hdf5File:
         if version_tag(states, entry.geometry) != entry.version:
             raise DatasetChangedError(f"{entry.path!r} has changed: open it again, or refresh()")
 
-    def _check_again(self, entry: Entry, opened: OpenedPath, before: str, stored: StoredDataset) -> None:
-        """Is all that was read of the state that the entry's version stands for?"""
+    def _check_again(
+        self, entry: Entry, geometry: Geometry, opened: OpenedPath, before: str, stored: StoredDataset
+    ) -> StoredDataset:
+        """Is all that was read of the state that the entry's version stands for? How it is stored now."""
         now, state = _state_now(opened)
         if "state" in stored.node and state != before:
-            stored = self._worker.dataset(opened.fd, state, str(entry.storage["hdf5"]))
+            stored = self._worker.dataset(opened.fd, state, str(entry.storage["hdf5"]), geometry.shape)
         sources = self._sources(opened, stored.node.get("form", {}))
         self._check(entry, [stored.node.get("state", now), *_texts(sources)])
+        return stored
 
     # What other files values come from
 
@@ -559,6 +581,26 @@ class _ChunkReader:
             case _:
                 return array_record(self._seed, nchunk, wanted, self._geometry, self._decoded(coords))
 
+    def may_differ(self, after: StoredDataset, projection: ChunkProjection) -> bool:
+        """Could the chunk have been written while it was read, though what is inside of the shape is the same?
+
+        Only chunks that were moved, and filtered ones with room for more: items that are stored as they are stay.
+        """
+        g = self._geometry
+        if self._row(projection.nchunk) != self._row(projection.nchunk, after):
+            return True
+        ends = [(i + 1) * c for i, c in zip(projection.coords, g.chunks, strict=True)]
+        has_room = any(end > n for end, n in zip(ends, g.shape, strict=True))
+        return has_room and bool(self._stored.node["storage"].get("filters"))
+
+    def _row(self, nchunk: int, stored: StoredDataset | None = None) -> tuple[int, int, int] | None:
+        """Offset, bytes and filter mask of a stored chunk."""
+        table = (stored or self._stored).chunks
+        row = int(np.searchsorted(table["nchunk"], nchunk))
+        if row == len(table) or int(table["nchunk"][row]) != nchunk:
+            return None
+        return int(table["offset"][row]), int(table["nbytes"][row]), int(table["mask"][row])
+
     def _origin(self, coords: tuple[int, ...]) -> int:
         """Bytes before the first item of a chunk of whole trailing axes."""
         g, item = self._geometry, 0
@@ -587,18 +629,17 @@ class _ChunkReader:
         return data + bytes(nbytes - len(data))
 
     def _chunk(self, nchunk: int, coords: tuple[int, ...], wanted: list[int]) -> BlockRecord:
-        table = self._stored.chunks
-        row = int(np.searchsorted(table["nchunk"], nchunk))
-        if row == len(table) or int(table["nchunk"][row]) != nchunk:
+        row = self._row(nchunk)
+        if row is None:
             return fill_record(self._seed, nchunk, wanted, self._geometry, bytes.fromhex(self._form["fill"]))
-        offset, nbytes = int(table["offset"][row]), int(table["nbytes"][row])
+        offset, nbytes, mask = row
         record = chunk_record(
             self._seed,
             nchunk,
             wanted,
             self._geometry,
             Pipeline.from_json(self._form["pipeline"]),
-            int(table["mask"][row]),
+            mask,
             nbytes,
             lambda at, n: read_at(self._opened.fd, n, offset + at),
         )

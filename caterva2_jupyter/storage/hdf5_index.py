@@ -168,9 +168,10 @@ class Hdf5Reader:
             node["reason"] = _reason(error)
         return node
 
-    def _described(self, dsid: Any) -> dict[str, Any]:
+    def _described(self, dsid: Any, extent: tuple[int, ...] = ()) -> dict[str, Any]:
         description, _ = describe(dsid)
-        if self._is_live and "form" in description and (state := _live_state(dsid, description["form"])):
+        extent = extent or dsid.shape
+        if self._is_live and "form" in description and (state := _live_state(dsid, description["form"], extent)):
             description["state"] = state
         return description
 
@@ -191,18 +192,27 @@ class Hdf5Reader:
         owner = next((make(oid) for kind, make in kinds.items() if isinstance(oid, kind)), None)
         return _attributes(owner or h5py.Datatype(oid), everything=True)
 
-    def dataset(self, path: str) -> tuple[dict[str, Any], bytes]:
-        """How a dataset is stored, and its chunks as rows of ``CHUNK_TABLE``."""
+    def dataset(self, path: str, shape: Sequence[int]) -> tuple[dict[str, Any], bytes]:
+        """How a dataset is stored, and its chunks as rows of ``CHUNK_TABLE``.
+
+        Parameters
+        ----------
+        path : str
+        shape : sequence of int
+            That is meant: the dataset may have grown since (an array dtype's own axes come last).
+        """
         oid = self._open_object(path)
         if not isinstance(oid, h5d.DatasetID):
             raise UnsupportedDatasetError(f"no dataset at {path!r}")
-        description = self._described(oid)
+        # A dataset of another rank is another one: its own state tells that.
+        extent = tuple(shape[: oid.rank]) if len(shape) >= oid.rank else ()
+        description = self._described(oid, extent)
         if "reason" in description:
             raise UnsupportedDatasetError(description["reason"])
         form = description["form"]
         if form["mode"] in ("chunked", "fill"):
             form["fill"] = _fill_bytes(oid).hex()
-        chunks = _chunk_table(oid).tobytes() if form["mode"] == "chunked" else b""
+        chunks = _chunk_table(oid, extent or oid.shape).tobytes() if form["mode"] == "chunked" else b""
         return description, chunks
 
     def read(self, path: str, start: Sequence[int], stop: Sequence[int]) -> tuple[dict[str, Any], bytes]:
@@ -671,24 +681,27 @@ def _match(tid: Any, dtype: np.dtype[Any]) -> tuple[bool, bool]:
         return False, False
 
 
-def _live_state(dsid: Any, form: dict[str, Any]) -> str:
-    """The state of a dataset of a file that grows while it is read; empty when only the file's can tell.
+def _live_state(dsid: Any, form: dict[str, Any], extent: tuple[int, ...]) -> str:
+    """The state of what lies inside of ``extent``, in a file that grows while it is read.
 
     SWMR writers append: what they may still write to are chunks at the end of an axis that can grow. So the
-    places of all chunks and the content of those stand for the content of all.
+    places of all other chunks, and the items of those that are inside, stand for all. Appended items change
+    nothing of it. Empty when only the file's state can tell, or when the dataset is smaller now.
     """
     if "sources" in form or form["mode"] in ("strings", "external"):
         return ""
+    now, most = dsid.get_space().get_simple_extent_dims(), dsid.get_space().get_simple_extent_dims(True)
+    if any(n < wanted for n, wanted in zip(now, extent, strict=True)):
+        return ""
     digest = hashlib.blake2b(digest_size=12)
-    if dsid.get_create_plist().get_layout() != h5d.CHUNKED:
+    dcpl = dsid.get_create_plist()
+    if dcpl.get_layout() != h5d.CHUNKED:
         if math.prod(dsid.shape) * dsid.get_type().get_size() > _MAX_SMALL_NBYTES:
             return ""
         digest.update(np.ascontiguousarray(h5py.Dataset(dsid)[()]).tobytes())
         return f"live.{digest.hexdigest()}"
-    table = _chunk_table(dsid)
-    digest.update(table.tobytes())
-    chunks = dsid.get_create_plist().get_chunk()
-    extent, most = dsid.get_space().get_simple_extent_dims(), dsid.get_space().get_simple_extent_dims(True)
+    table = _chunk_table(dsid, extent)
+    chunks = dcpl.get_chunk()
     grid = [max(1, -(-n // c)) for n, c in zip(extent, chunks, strict=True)]
     coords = np.array(np.unravel_index(table["nchunk"], grid)).reshape(len(grid), -1)
     at_end = np.zeros(len(table), dtype=bool)
@@ -697,15 +710,23 @@ def _live_state(dsid: Any, form: dict[str, Any]) -> str:
             at_end |= coords[axis] == grid[axis] - 1
     if at_end.sum() > _MAX_END_CHUNKS or int(table["nbytes"][at_end].sum()) > _MAX_END_NBYTES:
         return ""
-    for place in coords[:, at_end].T:
-        _, stored = dsid.read_direct_chunk(tuple(int(i) * int(c) for i, c in zip(place, chunks, strict=True)))
-        digest.update(stored)
+    digest.update(table[~at_end].tobytes())
+    digest.update(table["nchunk"][at_end].tobytes())
+    can_decode = all(h5z.filter_avail(dcpl.get_filter(i)[0]) for i in range(dcpl.get_nfilters()))
+    for place in coords[:, at_end].T.tolist():
+        start = tuple(i * c for i, c in zip(place, chunks, strict=True))
+        is_full = all(a + c <= n for a, c, n in zip(start, chunks, extent, strict=True))
+        if is_full or not can_decode:
+            digest.update(dsid.read_direct_chunk(start)[1])
+        else:
+            box = tuple(slice(a, min(a + c, n)) for a, c, n in zip(start, chunks, extent, strict=True))
+            digest.update(np.ascontiguousarray(h5py.Dataset(dsid)[box]).tobytes())
     return f"live.{digest.hexdigest()}"
 
 
-def _chunk_table(dsid: Any) -> npt.NDArray[np.void]:
-    """Rows of (nchunk, offset, nbytes, mask) of the chunks that are stored."""
-    shape, chunks = dsid.shape, dsid.get_create_plist().get_chunk()
+def _chunk_table(dsid: Any, shape: tuple[int, ...]) -> npt.NDArray[np.void]:
+    """Rows of (nchunk, offset, nbytes, mask) of the chunks that are stored, numbered as in that shape."""
+    chunks = dsid.get_create_plist().get_chunk()
     rows: list[tuple[tuple[int, ...], int, int, int]] = []
     if dsid.get_num_chunks():
         dsid.chunk_iter(lambda c: rows.append((c.chunk_offset, c.byte_offset, c.size, c.filter_mask)))

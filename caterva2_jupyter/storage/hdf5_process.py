@@ -74,7 +74,7 @@ def _answers(reader: Any, form: dict[str, Any], fds: list[int]) -> Iterator[tupl
                 case "index":
                     yield from _batches(file.index()) if "skip" not in form else _one_by_one(file, form["skip"])
                 case "dataset":
-                    yield file.dataset(form["path"])
+                    yield file.dataset(form["path"], form["shape"])
                 case "attributes":
                     yield file.attributes(form["path"]), b""
                 case "sources":

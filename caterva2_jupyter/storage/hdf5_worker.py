@@ -135,12 +135,12 @@ class Hdf5Worker:
         self._remember(self._quarantine, state, reason)
         raise UnsupportedDatasetError(reason)
 
-    def dataset(self, fd: int, state: str, path: str) -> StoredDataset:
-        """How the dataset at ``path`` is stored (kept for the next time)."""
-        key = f"{state}\0{path}"
+    def dataset(self, fd: int, state: str, path: str, shape: Sequence[int]) -> StoredDataset:
+        """How the dataset at ``path`` is stored, as far as that shape goes (kept for the next time)."""
+        key = f"{state}\0{path}\0{list(shape)}"
         if (known := self._datasets.get(key)) is not None:
             return known
-        answer = self._one({"ask": "dataset", "path": path}, fd, key)
+        answer = self._one({"ask": "dataset", "path": path, "shape": list(shape)}, fd, f"{state}\0{path}")
         found = StoredDataset(answer[0], np.frombuffer(answer[1], CHUNK_TABLE))
         self._datasets.put(key, found, found.chunks.nbytes + 4096)
         return found

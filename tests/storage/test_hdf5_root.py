@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -484,8 +485,122 @@ def test_appends_of_a_swmr_writer_are_followed(tmp_path: Path, worker: Hdf5Worke
         assert now.geometry is not None
         assert now.geometry.shape == (3, 1000)
         assert read(root, now, np.s_[:, 0]).tolist() == [0, 1, 2]
-        with pytest.raises(DatasetChangedError):
-            read(root, first)
+        assert read(root, first, np.s_[:, 0]).tolist() == [0]
+
+
+_GROWER = """
+import sys, h5py, numpy as np
+with h5py.File(sys.argv[1], "w", libver="latest") as file:
+    make = lambda name, shape, chunks, **how: file.create_dataset(
+        name, shape, "i4", maxshape=[None] * len(shape), chunks=chunks, **how)
+    sets = [make("gzip", (3, 500), (4, 200), compression="gzip"), make("plain", (3, 2000), (4, 800)),
+            make("tiny", (3,), (4,)), make("wide", (5, 3), (2, 4), compression="gzip")]
+    for data in sets:
+        data[...] = np.arange(data.size).reshape(data.shape)
+    file.swmr_mode = True
+    print("ready", flush=True)
+    for line in sys.stdin:
+        for data in sets:
+            axis = 1 if data.name == "/wide" else 0
+            n = data.shape[axis]
+            data.resize(n + 1, axis=axis)
+            data[(slice(None),) * axis + (n,)] = n
+            data.flush()
+        if line.startswith("change"):
+            for data in sets:
+                data[(0,) * data.ndim] = -1
+                data.flush()
+        print("ready", flush=True)
+"""
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Callable[[str], None]]:
+    """A SWMR writer of datasets in several forms, that does one thing when it is told."""
+    command = [sys.executable, "-c", _GROWER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        assert stdout.readline() == "ready\n"
+
+        def do(what: str) -> None:
+            stdin.write(what + "\n")
+            stdin.flush()
+            assert stdout.readline() == "ready\n"
+
+        yield do
+        stdin.close()
+
+
+def test_what_is_appended_leaves_the_versions_of_shorter_extents_readable(tmp_path: Path, worker: Hdf5Worker) -> None:
+    path = tmp_path / "live.h5"
+    with growing(path) as do:
+        root = Hdf5Root(path, "owner", worker)
+        first = {p: e for p, e in listed(root).items() if e.kind == "array"}
+        assert len(first) == 4
+        values = {p: read(root, e) for p, e in first.items()}
+        for n in range(1, 7):  # over the ends of chunks
+            do("append")
+            for name, entry in first.items():
+                assert_same(read(root, entry), values[name])
+            now = listed(root)
+            assert now["wide.b2nd"].geometry.shape == (5, 3 + n)
+            for name in first:
+                assert now[name].version != first[name].version
+                assert read(root, now[name]).size > values[name].size
+        assert read(root, now["tiny.b2nd"]).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+        assert read(root, now["wide.b2nd"])[:, 3:].tolist() == [list(range(3, 9))] * 5
+
+
+def test_a_version_of_an_extent_is_the_same_however_much_was_appended(tmp_path: Path, worker: Hdf5Worker) -> None:
+    path = tmp_path / "live.h5"
+    with growing(path) as do, path.open("rb") as file:
+
+        def states(shape_of: dict[str, tuple[int, ...]], tag: str) -> dict[str, str]:
+            return {p: worker.dataset(file.fileno(), tag, p, shape).node["state"] for p, shape in shape_of.items()}
+
+        extents = {"/gzip": (3, 500), "/plain": (3, 2000), "/tiny": (3,), "/wide": (5, 3)}
+        before = states(extents, "0")
+        for n in range(1, 7):
+            do("append")
+            assert states(extents, str(n)) == before
+        do("change")
+        assert not set(states(extents, "changed").values()) & set(before.values())
+
+
+def test_what_is_rewritten_in_a_live_file_is_told_from_what_is_appended(tmp_path: Path, worker: Hdf5Worker) -> None:
+    path = tmp_path / "live.h5"
+    with growing(path) as do:
+        root = Hdf5Root(path, "owner", worker)
+        first = {p: e for p, e in listed(root).items() if e.kind == "array"}
+        do("change")
+        for entry in first.values():
+            with pytest.raises(DatasetChangedError):
+                read(root, entry)
+
+
+def test_reads_go_on_while_a_swmr_writer_appends_all_the_time(tmp_path: Path, worker: Hdf5Worker) -> None:
+    path = tmp_path / "live.h5"
+    with growing(path) as do:
+        root = Hdf5Root(path, "owner", worker)
+        entries = [e for e in listed(root).values() if e.kind == "array"]
+        values = [read(root, e) for e in entries]
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.wait(0.05):
+                do("append")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(10):
+                for entry, value in zip(entries, values, strict=True):
+                    assert_same(read(root, entry), value)
+        finally:
+            stop.set()
+            writer.join()
 
 
 def test_what_is_written_already_can_be_read_while_a_swmr_writer_goes_on(tmp_path: Path, worker: Hdf5Worker) -> None:
