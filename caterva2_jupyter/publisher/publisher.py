@@ -28,6 +28,7 @@ from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError, Sourc
 from ..storage.catalog_store import CatalogStore
 from ..storage.directory_root import DirectoryRoot
 from ..storage.event_hub import EventHub
+from ..storage.hdf5_file import is_growing_hdf5
 from ..storage.hdf5_root import Hdf5Root, hdf5_trees
 from ..storage.hdf5_worker import Hdf5Worker
 from ..storage.root import Root
@@ -133,7 +134,11 @@ class Publisher:
         """Begin to watch, and to bring the index up to date."""
         if watch:
             self._watcher = Watcher(
-                self._root.watched, self.config.quiet_s, self.config.poll_s, may_grow=self._may_grow
+                self._root.watched,
+                self.config.quiet_s,
+                self.config.poll_s,
+                may_grow=self._may_grow,
+                is_open_to_readers=self._is_open_to_readers,
             )
             await self._watcher.start()
         self._watching = asyncio.create_task(self._keep_up(), name="keep up with the root")
@@ -224,6 +229,13 @@ class Publisher:
         """May it be announced while it is written to? (Called by the watcher, in its thread.)"""
         if path.suffix.lower() in SELF_DESCRIBING:
             return True
+        return self._is_known(path)
+
+    def _is_open_to_readers(self, path: Path) -> bool:
+        """Is it a new file that grows, and that can be read meanwhile? (Called by the watcher, in its thread.)"""
+        return path != self._root.watched and not self._is_known(path) and is_growing_hdf5(path)
+
+    def _is_known(self, path: Path) -> bool:
         return self.store.get(_as_text(path.relative_to(self._root.watched).as_posix())) is not None
 
     async def _run(self, function: Callable[..., T], *args: object) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -74,6 +75,7 @@ class _Busy:
     state: FileState | None
     due_s: float
     growing_due_s: float
+    look_due_s: float = 0.0
 
 
 class Debouncer:
@@ -86,6 +88,8 @@ class Debouncer:
     may_grow : callable
         May this path be told while it is still being written to (every `GROWING_S`)? Not so for files that
         nobody has heard of: those are most likely being copied here.
+    is_open_to_readers : callable
+        Is it a file that nobody has heard of, and that can be read although it is written to? It is told at once.
     storm_paths : int
         With more busy paths than that, everything is looked at, once it is quiet.
 
@@ -103,9 +107,11 @@ class Debouncer:
         quiet_s: float,
         may_grow: Callable[[Path], bool] = lambda path: True,
         storm_paths: int = STORM_PATHS,
+        is_open_to_readers: Callable[[Path], bool] = lambda path: False,
     ) -> None:
         self.quiet_s = quiet_s
         self._may_grow = may_grow
+        self._is_open_to_readers = is_open_to_readers
         self._storm_paths = storm_paths
         self._busy: dict[Path, _Busy] = {}
         self._storm: _Busy | None = None
@@ -172,6 +178,12 @@ class Debouncer:
                 busy.growing_due_s = now_s + GROWING_S
                 if self._may_grow(path):
                     told.add(path)
+            elif now_s >= busy.look_due_s:
+                is_open = self._is_open_to_readers(path)
+                # Once is enough; otherwise not more often than others are told.
+                busy.look_due_s = math.inf if is_open else now_s + self.quiet_s
+                if is_open:
+                    told.add(path)
         return Changes(frozenset(told))
 
 
@@ -184,7 +196,7 @@ class Watcher:
     quiet_s : float
     poll_s : float
         Look again and again after that time; 0: be told by the operating system.
-    may_grow : callable
+    may_grow, is_open_to_readers : callable
         See `Debouncer`.
     """
 
@@ -194,10 +206,11 @@ class Watcher:
         quiet_s: float = 0.2,
         poll_s: float = 0.0,
         may_grow: Callable[[Path], bool] = lambda path: True,
+        is_open_to_readers: Callable[[Path], bool] = lambda path: False,
     ) -> None:
         self._watched = Path(os.path.abspath(watched))
         self._poll_s = poll_s
-        self._debouncer = Debouncer(quiet_s, may_grow)
+        self._debouncer = Debouncer(quiet_s, may_grow, is_open_to_readers=is_open_to_readers)
         self._stop = threading.Event()
         self._is_gone = False
         self._ready = asyncio.Event()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -350,6 +352,42 @@ def make(root: Path, statedir: Path) -> None:
     async def main() -> None:
         publisher = Publisher(publisher_config(root, statedir))
         await publisher.stop()
+
+    asyncio.run(main())
+
+
+_SWMR_WRITER = """
+import sys, time, h5py
+with h5py.File(sys.argv[1], "w", libver="latest") as file:
+    data = file.create_dataset("x", (3, 100), "i4", maxshape=(None, 100), chunks=(4, 100), compression="gzip")
+    data[...] = 7
+    file.swmr_mode = True
+    for n in range(3, 400):
+        data.resize(n + 1, axis=0)
+        data[n] = 7
+        data.flush()
+        time.sleep(0.05)
+"""
+
+
+def test_a_file_that_grows_without_rest_is_listed_at_once_and_its_listed_version_readable(
+    root: Path, statedir: Path
+) -> None:
+    async def main() -> None:
+        async with publishing(publisher_config(root, statedir)) as published:
+            source = published.publisher.threaded_source
+            begun = time.monotonic()
+            with subprocess.Popen([sys.executable, "-c", _SWMR_WRITER, str(root / "live.h5")]) as writer:
+                try:
+                    event, at = await published.until("live.h5/x.b2nd")
+                    assert at - begun < 4  # not only when growing files are told
+                    entry = event.entry
+                    assert entry is not None
+                    for _ in range(20):
+                        assert np.all(await read_array(source, entry.path) == 7)
+                        await asyncio.sleep(0.03)  # some appends later
+                finally:
+                    writer.kill()
 
     asyncio.run(main())
 

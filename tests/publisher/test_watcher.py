@@ -94,6 +94,19 @@ def test_a_new_file_that_is_still_being_copied_is_not_told() -> None:
     assert debouncer.due(21, disk).paths >= {X}
 
 
+def test_a_new_file_that_readers_may_open_while_it_grows_is_told_at_first_sight() -> None:
+    ready_s = 101.0
+    disk = Disk()
+    debouncer = Debouncer(0.2, is_open_to_readers=lambda path: path == Y and now_s >= ready_s)
+    told = []
+    for step in range(80):
+        now_s = 100 + step * 0.1
+        for path in (X, Y):
+            debouncer.saw(path, disk.write(path), now_s, 0.0)
+        told += [(path, round(now_s)) for path in debouncer.due(now_s, disk).paths]
+    assert sorted(told) == [(X, 105), (Y, 101), (Y, 105)]
+
+
 def test_a_file_that_came_and_went_is_told_once_as_gone_or_not() -> None:
     disk, debouncer = Disk(), Debouncer(0.2)
     debouncer.saw(X, disk.write(X), 10.0, 0.0)
