@@ -210,6 +210,20 @@ class This(Peer):
         return [self.url]
 
 
+class ThisDirectly(This):
+    """The client straight at the publisher: one hop, and no cache but the memory of the reader."""
+
+    name = "caterva2-jupyter, no subscriber"
+
+    def state(self, site: Site) -> Path:
+        return site.data / "this-publisher-directly"
+
+    def start_fresh(self, site: Site) -> None:
+        host, port = self.publisher
+        self.url = f"http://{host}:{port}"
+        self.wait_until_listed(*self.listed)
+
+
 class Static(Peer):
     """Files on nginx."""
 
@@ -346,6 +360,7 @@ PEERS: dict[str, type[Peer]] = {
     "local-hdf5": LocalHdf5,
     "blocks": RawBlocks,
     "this": This,
+    "this-directly": ThisDirectly,
     "blosc2-lazy": Blosc2Lazy,
     "zarr": ZarrChunked,
     "zarr-sharded": ZarrSharded,
