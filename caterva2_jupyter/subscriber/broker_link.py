@@ -56,9 +56,13 @@ class EventsLost:
 
 @dataclass(frozen=True, slots=True)
 class BrokerLost:
-    """The broker cannot be reached now, and why; the link goes on trying. Told once per loss."""
+    """The broker cannot be reached now, and why; the link goes on trying. Told once per loss.
+
+    ``is_source``: it is not a broker, but the service that the roots are read from itself.
+    """
 
     reason: str
+    is_source: bool = False
 
 
 LinkMessage = RootsKnown | EventBatch | EventsLost | BrokerLost

@@ -133,6 +133,7 @@ class Link:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
         self.stall_s, self.min_rate = stall_s, min_rate
+        self._patient_stall_s = stall_s
         self._patience_s = patience_s
         self._rng = rng or random.Random()  # noqa: S311  (jitter is no secret)
         self._connect_s = connect_s
@@ -143,6 +144,10 @@ class Link:
     def attempts(self) -> Attempts:
         """The budget of one operation."""
         return Attempts(self)
+
+    def hurry(self, stall_s: float | None) -> None:
+        """Give answers no longer than that, as the service is said to be away (None: as long as ever)."""
+        self.stall_s = self._patient_stall_s if stall_s is None else min(stall_s, self._patient_stall_s)
 
     async def get_json(self, path: str, params: Mapping[str, str], max_nbytes: int) -> Any:
         """The JSON that a GET answers, tried again when that may help.
@@ -238,7 +243,7 @@ class Link:
         """
         try:
             with self._mapped(), self._deadline():
-                async with asyncio.timeout(self.stall_s):
+                async with asyncio.timeout(self._patient_stall_s):
                     socket = await self._session.ws_connect(
                         self._url(path), params=params, headers=self._headers, max_msg_size=64 << 20
                     )

@@ -94,7 +94,7 @@ class PublisherLink:
             except Caterva2Error as error:
                 if not was_lost:
                     logger.warning("no answer from the publisher at %s: %s", self.url, error)
-                    await self._messages.put(BrokerLost(str(error)))
+                    await self._messages.put(BrokerLost(str(error), is_source=True))
                 was_lost = True
                 await asyncio.sleep(backoff.next_s())
                 continue

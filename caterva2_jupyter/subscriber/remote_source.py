@@ -99,6 +99,10 @@ class RemoteSource:
     def root(self) -> str:
         return self._root
 
+    def hurry(self, stall_s: float | None) -> None:
+        """Wait no longer than that for progress, as the root is said to be away (None: as long as ever)."""
+        self._link.hurry(stall_s)
+
     async def catalog(self, query: CatalogQuery) -> CatalogPage:
         path = f"roots/{quote(self._root, safe='@')}/catalog"
         form = await self._link.get_json(path, query.to_params(), MAX_PAGE_NBYTES)

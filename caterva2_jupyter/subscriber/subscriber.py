@@ -61,6 +61,10 @@ class Upstreams(Protocol):
         """The source of a root that is served at ``url``."""
         ...
 
+    def expect(self, url: str, root: str, *, online: bool, nhops: int) -> None:
+        """Is a root said to be there, or not worth a long wait? ``nhops`` subscribers are on the way to it."""
+        ...
+
     async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
         """Have the service look at a path of a root now, or have it done by the publisher that it knows."""
         ...
@@ -185,10 +189,11 @@ class Subscriber:
         """Run blocking work in the subscriber's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -394,7 +399,11 @@ class Subscriber:
             link.follow([name for name in self._followed if self._known[name].link in (link, None)])
 
     async def _listen(self, link: Link) -> None:
+        asking: asyncio.Task[None] | None = None
         async for message in link.messages():
+            if asking is not None:
+                asking.cancel()
+                asking = None
             match message:
                 case RootsKnown(roots):
                     self._roots_known(link, roots)
@@ -408,8 +417,11 @@ class Subscriber:
                 case EventsLost(root):
                     if (followed := self._of_link(root, link)) is not None:
                         followed.tell(EventsOfRootLost())
-                case BrokerLost():
-                    self._lost(link)
+                case BrokerLost(is_source=is_source):
+                    if is_source:
+                        self._lost(link)
+                    else:
+                        asking = self._spawn(self._ask_sources(link))
                     self._heard.add(id(link))
                     await self._notify()
 
@@ -424,7 +436,8 @@ class Subscriber:
             if known.link not in (None, link) and (known.is_online or not announced.online):
                 continue  # two tell of it: the first that has it online
             before = known.announced.http
-            known.announced, known.link, known.is_online = announced, link, announced.online
+            known.announced, known.link = announced, link
+            self._set_online(known, announced.online)
             if before != announced.http:
                 self._spawn(self._move(name, before))
             followed = self._followed.get(name)
@@ -434,7 +447,7 @@ class Subscriber:
                 self._spawn(self.follow(name))
         for name, known in list(self._known.items()):
             if known.link is link and name not in told:
-                known.is_online = False
+                self._set_online(known, False)
                 if (followed := self._followed.get(name)) is not None:
                     followed.tell(Announced(False))
                 else:
@@ -450,10 +463,23 @@ class Subscriber:
         if all(known.announced.http != before for known in self._known.values()):
             await self._upstreams.forget(before)
 
+    def _set_online(self, known: _KnownRoot, online: bool) -> None:
+        known.is_online = online
+        root = known.announced
+        self._upstreams.expect(root.http, root.name, online=online, nhops=len(root.via))
+
+    async def _ask_sources(self, link: Link) -> None:
+        """While a broker is away, ask publishers themselves what changed: that shows, too, whether they are there."""
+        while True:
+            for name in list(self._followed):
+                if (followed := self._of_link(name, link)) is not None and self._known[name].is_online:
+                    followed.tell(EventsOfRootLost())
+            await asyncio.sleep(self._heartbeat_s)
+
     def _lost(self, link: Link) -> None:
         for name, known in self._known.items():
             if known.link is link:
-                known.is_online = False
+                self._set_online(known, False)
                 if (followed := self._followed.get(name)) is not None:
                     followed.tell(LinkLost())
 

@@ -25,6 +25,7 @@ __all__ = ["HttpUpstreams"]
 
 MAX_ANSWER_NBYTES = 64 << 20
 STALL_S = 30.0
+AWAY_STALL_S = 2.0  # a publisher that is frozen accepts requests, and says nothing
 LIST_STALL_S = 10.0  # asked for every 5 s: that is how a connection that is half open shows
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class HttpUpstreams:
         self._ssl_context = client_ssl_context(network)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._sources: dict[tuple[str, str], RemoteSource] = {}
+        self._away: dict[tuple[str, str], float] = {}
 
     def _session(self, url: str) -> aiohttp.ClientSession:
         session = self._sessions.get(url)
@@ -65,8 +67,18 @@ class HttpUpstreams:
         source = self._sources.get((url, root))
         if source is None:
             source = RemoteSource(root, url, self._session(url), self._token, mac_key=self._mac_key)
+            source.hurry(self._away.get((url, root)))
             self._sources[url, root] = source
         return source
+
+    def expect(self, url: str, root: str, *, online: bool, nhops: int) -> None:
+        """Wait shortly for a root that is said to be offline; each subscriber on the way to it has its own wait."""
+        if online:
+            self._away.pop((url, root), None)
+        else:
+            self._away[url, root] = AWAY_STALL_S * (1 + nhops)
+        if (source := self._sources.get((url, root))) is not None:
+            source.hurry(self._away.get((url, root)))
 
     def _link(self, url: str, token: str, stall_s: float = STALL_S) -> Link:
         return Link(url, self._session(url), token, stall_s=stall_s, mac_key=self._mac_key)
@@ -97,6 +109,7 @@ class HttpUpstreams:
 
     async def forget(self, url: str) -> None:
         self._sources = {key: source for key, source in self._sources.items() if key[0] != url}
+        self._away = {key: stall_s for key, stall_s in self._away.items() if key[0] != url}
         session = self._sessions.pop(url, None)
         if session is not None:
             await session.close()

@@ -122,12 +122,16 @@ class MemoryUpstreams:
     def __init__(self, publishers: dict[str, Publisher]) -> None:
         self.publishers = publishers
         self.forgotten: list[str] = []
+        self.expected: dict[str, bool] = {}
 
     def source(self, url: str, root: str) -> Source:
         return self.publishers[root]
 
     async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
         self.publishers[root].announced.append(path)
+
+    def expect(self, url: str, root: str, *, online: bool, nhops: int) -> None:
+        self.expected[root] = online
 
     async def forget(self, url: str) -> None:
         self.forgotten.append(url)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from caterva2_jupyter.config import NetworkConfig
 from caterva2_jupyter.core.catalog import CatalogQuery
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import (
@@ -32,7 +33,7 @@ from caterva2_jupyter.errors import (
     SourceUnavailableError,
 )
 from caterva2_jupyter.storage.block_cache import BlockCache
-from caterva2_jupyter.subscriber import link
+from caterva2_jupyter.subscriber import link, upstreams
 from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import CachedSource, RemoteSource
 from caterva2_jupyter.testing import Origin, open_origin, read_array
@@ -647,6 +648,35 @@ def test_connections_are_used_again() -> None:
             assert proxy.connections == 1
 
     play(scenario)
+
+
+def test_a_frozen_service_that_is_said_to_be_away_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstreams, "AWAY_STALL_S", 0.2)
+
+    async def main() -> None:
+        async def freeze(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.CancelledError):
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(freeze, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        services = upstreams.HttpUpstreams(NetworkConfig())
+        async with server, asyncio.timeout(5):  # well below the time that an answer has
+            for url in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
+                if "localhost" in url:
+                    services.expect(url, "foo", online=False, nhops=1)  # before anybody reads
+                source = services.source(url, "foo")
+                services.expect(url, "foo", online=False, nhops=0)
+                with pytest.raises(DeadlineError, match=r"nothing came in 0\.2 s"):
+                    await source.read_blocks(ReadRequest("foo", "x.b2nd", None, [[0, 1, 1]]))
+            services.expect(url, "foo", online=True, nhops=0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await source.read_blocks(ReadRequest("foo", "x.b2nd", None, [[0, 1, 1]]))
+        await services.close()
+
+    asyncio.run(main())
 
 
 def test_a_silent_event_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,18 +222,56 @@ def test_with_the_publisher_away_what_is_held_is_served(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_lost_broker_leaves_reading_as_it_was(tmp_path: Path) -> None:
+def test_with_the_broker_away_it_is_the_publisher_that_decides_what_is_online(tmp_path: Path) -> None:
     async def main() -> None:
-        async with running(tmp_path, "foo") as run:
+        async with running(tmp_path, "foo", "bar") as run:
             fill(run)
             await run.start()
-            await run.subscriber.follow("foo")
+            for name in run.publishers:
+                await run.subscriber.follow(name)
+
+            async def until_online(**wanted: bool) -> None:
+                async with asyncio.timeout(5):
+                    while {r["name"]: r["online"] for r in await run.subscriber.roots()} != wanted:
+                        await asyncio.sleep(0.01)
+
+            await until_online(foo=True, bar=True)
+            foo = run.publishers["foo"]
+            run.link.drops_events = True
+            nasked = foo.ncatalog
             run.link.lose()
-            await asyncio.sleep(0)
-            async with asyncio.timeout(5):
-                while (await run.subscriber.roots())[0]["online"]:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: foo.ncatalog >= nasked + 2)
+            await until_online(foo=True, bar=True)
             assert np.array_equal(await read(run, ...), ARRAY)
+            foo.files.set("new.b2nd", np.arange(7))  # nobody tells, but somebody asks
+            await foo.changed()
+            source = run.subscriber.source("foo")
+            async with asyncio.timeout(5):
+                while (await source.catalog(CatalogQuery(limit=1))).cursor != foo.store.cursor:
+                    await asyncio.sleep(0.01)
+            foo.is_away = True
+            await until_online(foo=False, bar=True)
+            foo.is_away = False
+            await until_online(foo=True, bar=True)
+            run.link.drops_events = False
+            run.link.tell_roots()
+            await until_online(foo=True, bar=True)
+            nasked = foo.ncatalog
+            await asyncio.sleep(0.5)  # longer than the time between two questions
+            assert foo.ncatalog == nasked
+
+    asyncio.run(main())
+
+
+def test_upstreams_hear_which_roots_are_not_worth_a_long_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, "foo", "bar") as run:
+            await run.start()
+            await eventually(lambda: run.upstreams.expected == {"foo": True, "bar": True})
+            run.link.tell_roots(foo=False)
+            await eventually(lambda: run.upstreams.expected == {"foo": False, "bar": True})
+            run.link.tell_roots()
+            await eventually(lambda: run.upstreams.expected == {"foo": True, "bar": True})
 
     asyncio.run(main())
 
