@@ -58,14 +58,24 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) else None
 
 
+def make_private(path: Path) -> None:
+    """Make a directory that nobody else looks into; one that is there becomes so.
+
+    Raises
+    ------
+    OSError
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
 def take_directory(directory: Path) -> tuple[Path, int]:
     """The directory, or the first of its namesakes that no other process has, and the lock on it (-1 without)."""
     taken = ""
     for number in range(1, _MAX_DIRECTORIES + 1):
         path = directory if number == 1 else directory.with_name(f"{directory.name}-{number}")
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
+            make_private(path)
             fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             _logger.warning("the cache directory %s cannot be used (%s): reading without a cache", path, error)

@@ -219,6 +219,7 @@ class SubscriberApp(ExtensionApp):
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         if self.service is None:
             return
+        await self.service.subscriber.run(_make_cache_private, self.service.config.cachedir)
         await self.service.start()
         try:
             self._connection_file.write(self._local_url(serverapp))
@@ -238,6 +239,18 @@ class SubscriberApp(ExtensionApp):
         self._connection_file.remove()
         if self.service is not None:
             await self.service.stop()
+
+
+def _make_cache_private(cachedir: Path) -> None:
+    """The user's cache directory is ours alone; one that was chosen may hold other things."""
+    if cachedir != user_cache_path("caterva2-jupyter"):
+        return
+    from ..storage.cache_directory import make_private
+
+    try:
+        make_private(cachedir)
+    except OSError:
+        return  # the cache says why it cannot be used
 
 
 main = launch_new_instance = SubscriberApp.launch_instance

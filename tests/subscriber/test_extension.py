@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from platformdirs import user_cache_path
 from tornado.httpclient import HTTPClientError
 
 from caterva2_jupyter.core.assembly import Assembler
@@ -47,6 +48,23 @@ def extension(jp_serverapp, jp_asyncio_loop) -> SubscriberApp:
     """The extension with its start hook run, which the fixtures of pytest-jupyter leave out."""
     jp_asyncio_loop.run_until_complete(jp_serverapp.extension_manager.start_all_extensions())
     return jp_serverapp.extension_manager.extension_points["caterva2_jupyter"].app
+
+
+class TestOwnCache:
+    """With the cache where it is when nobody says anything."""
+
+    @pytest.fixture
+    def extension_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        user_cache_path("caterva2-jupyter").mkdir(parents=True, mode=0o755)  # as earlier versions left it
+        return {"cachedir": ""}
+
+    async def test_nobody_else_looks_into_the_users_cache_directory(self, extension):
+        cachedir = extension.service.config.cachedir
+        assert cachedir == user_cache_path("caterva2-jupyter")
+        assert stat.S_IMODE(cachedir.stat().st_mode) == 0o700
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in cachedir.iterdir())
 
 
 class TestAlone:
