@@ -10,7 +10,7 @@ from tornado.web import Application
 from ..config import BrokerConfig, load_config
 from ..errors import ConfigError
 from ..web.access import RequestGuard
-from ..web.serve import Listener, configure_logging, run_service
+from ..web.serve import Listener, check_statedir, configure_logging, run_service
 from ..web.service import make_application
 from .broker import Broker
 from .handlers import make_routes
@@ -35,6 +35,7 @@ class BrokerService:
 
     def __init__(self, config: BrokerConfig) -> None:
         self._config = config
+        check_statedir(config.statedir, "broker")
         self.broker = Broker(StateFile(config.statedir), config.heartbeat_s)
 
     def application(self) -> Application:

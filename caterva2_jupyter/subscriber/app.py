@@ -12,7 +12,7 @@ from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
 from ..web.access import AccessPolicy, RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
-from ..web.serve import Listener, configure_logging, run_service
+from ..web.serve import Listener, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .handlers import subscriber_routes
@@ -54,6 +54,7 @@ class StandaloneSubscriber:
 
     def __init__(self, config: SubscriberConfig) -> None:
         self.config = config
+        check_statedir(config.statedir, f"subscriber.{config.id}" if config.id else "subscriber")
         self.service = SubscriberService(config)
         self._users: UserStore | None = None
 

@@ -14,9 +14,11 @@ import socket
 import ssl
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tornado.httpserver import HTTPServer
@@ -26,7 +28,16 @@ from ..config import Address, NetworkConfig
 from ..errors import ConfigError
 from .allocator import keep_buffers
 
-__all__ = ["Listener", "Service", "configure_logging", "listen", "run_service", "serve_on", "tls_context"]
+__all__ = [
+    "Listener",
+    "Service",
+    "check_statedir",
+    "configure_logging",
+    "listen",
+    "run_service",
+    "serve_on",
+    "tls_context",
+]
 
 MAX_BODY_NBYTES = 64 << 20
 MAX_HEADER_NBYTES = 64 << 10
@@ -220,6 +231,30 @@ def configure_logging(level: str) -> None:
     if level != "trace":
         for name in ("watchfiles", "asyncio", "tornado.access"):
             logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def check_statedir(statedir: Path, section: str) -> None:
+    """Make the state directory; a program whose state would be lost does not start.
+
+    Parameters
+    ----------
+    statedir : Path
+    section : str
+        Of the configuration that may name another one.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        statedir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=statedir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {statedir} for the state ({error.strerror}): "
+            f"choose another --statedir, or set statedir under [{section}]"
+        ) from None
 
 
 def run_service(program: str, label: str, address: Address, network: NetworkConfig, make: Callable[[], Service]) -> int:

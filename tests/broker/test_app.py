@@ -49,7 +49,9 @@ def test_a_port_in_use_is_one_line(network: Network):
         (["--http", "nowhere:at-all"], "is not an address"),
         (["--http", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0 without a network token"),
         (["--loglevel", "loud"], "loglevel 'loud' is none of"),
-        (["--statedir", "empty.toml"], "set statedir under [broker]"),
+        (["--statedir", "/dev/null"], "set statedir under [broker]"),
+        (["--statedir", "/dev/null/state"], "cannot use /dev/null/state for the state (Not a directory)"),
+        (["--statedir", "/proc/nowhere"], "cannot use /proc/nowhere for the state"),
         (["--conf", "missing.toml"], "cannot read missing.toml"),
     ],
 )
