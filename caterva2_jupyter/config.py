@@ -381,6 +381,11 @@ class Config:
             return self._get("publisher", key, ident, given)
 
         root_name = str(get("name", name) or "")
+        if not root_name and ident and ident not in self._tables.get("publisher", {}):
+            where = f"{self.source} has" if self.has_file else "no configuration file, so"
+            raise ConfigError(
+                f"{where} no section [publisher.{ident}]: write one, or run `cat2pub --id {ident} NAME ROOT`"
+            )
         if not root_name:
             raise ConfigError("the root has no name: run `cat2pub NAME ROOT`, or set name under [publisher]")
         _check_published_name(root_name)

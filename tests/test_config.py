@@ -87,8 +87,13 @@ def test_an_id_selects_its_own_section_only(tmp_path: Path) -> None:
     assert both.publisher().name == "a"
     assert both.publisher(ident="two").name == "b"
     assert both.publisher(ident="two").statedir == Path("_caterva2/pub.two")
-    with pytest.raises(ConfigError, match="no name"):
+    with pytest.raises(ConfigError, match=r"\.toml has no section \[publisher\.three\]: .*--id three NAME ROOT"):
         both.publisher(ident="three")
+    with pytest.raises(ConfigError, match=r"no configuration file, so no section \[publisher\.three\]"):
+        load_config(environ={}).publisher(ident="three")
+    assert both.publisher(ident="three", name="c").statedir == Path("_caterva2/pub.three")
+    with pytest.raises(ConfigError, match="no name"):
+        config("[publisher.two]", tmp_path).publisher(ident="two")
 
 
 def test_users_are_on_when_there_is_a_secret_unless_login_is_false(tmp_path: Path) -> None:
