@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import blosc2
@@ -52,6 +54,39 @@ def test_each_service_recovers_from_kill_9(network: Network, example_root: Path)
     subscriber.restart()
     wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a slice after the restart")
     add_and_see("after-subscriber.b2nd")
+
+
+@pytest.mark.timeout(180)
+def test_a_frozen_broker_hides_no_root_and_a_frozen_publisher_holds_no_reader(
+    network: Network, example_root: Path
+) -> None:
+    """N10: connections stay open, and nothing comes."""
+    broker = network.start_broker()
+    publisher = network.start_publisher("foo", example_root)
+    subscriber = network.start_subscriber()
+    wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a first slice")
+
+    def is_online() -> bool:
+        with cat2.connect(subscriber.url) as client:
+            return client.roots["foo"].online
+
+    broker.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: "no connection to the broker" in subscriber.log.read_text(), message="the broker is missed")
+    assert is_online()
+    (example_root / "meanwhile.txt").write_text("new")
+    wait_for(lambda: "meanwhile.txt" in paths_of(subscriber.url), message="the publisher itself is asked")
+    assert is_online()
+    broker.process.send_signal(signal.SIGCONT)
+    publisher.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_for(lambda: not is_online(), 40, "the publisher is missed")
+        begun = time.monotonic()
+        with cat2.connect(subscriber.url) as client, pytest.raises((cat2.NotCachedError, cat2.SourceUnavailableError)):
+            client["foo"]["dir1/ds-3d.b2nd"][...]
+        assert time.monotonic() - begun < 8
+    finally:
+        publisher.process.send_signal(signal.SIGCONT)
+    wait_for(is_online, message="the publisher is back")
 
 
 def test_a_subscriber_follows_a_publisher_with_no_broker(network: Network, example_root: Path) -> None:
