@@ -506,6 +506,8 @@ def _without(piece: _Piece, sent: Ints | None) -> _Piece:
     """A rest without the blocks that came already."""
     if sent is None:
         return _Piece([], is_rest=True)
+    if not len(sent) or all(sent[-1] < part.blocks[0] for part in piece.parts):
+        return piece  # the common case: exactly what was asked for came, and the rest lies behind it
     parts = [
         _Part(part.projection, blocks, blocks)
         for part in piece.parts
