@@ -35,14 +35,17 @@ def cache_status(client: Client, options: argparse.Namespace, out: Output) -> No
     counters = {name: number for name, number in status["counters"].items() if number}
     if counters:
         out.line("since the start: " + ", ".join(f"{name} {number}" for name, number in counters.items()), style="dim")
-    out.table(
-        ["name", "version", "size", "note"],
-        [[d["path"], d["version"], str(d["nbytes"]), "pinned" if d["pinned"] else ""] for d in datasets],
-    )
+    out.table(["name", "version", "size", "note"], [_row(dataset) for dataset in datasets])
     cached = {dataset["path"] for dataset in datasets}
     for path in status["pins"]:
         if path not in cached:
             out.line(f"{path} (pinned, nothing cached)", style="dim")
+
+
+def _row(dataset: dict[str, Any]) -> list[str]:
+    version, _, kept = dataset["version"].partition("#")
+    notes = ["exact slices"] if kept else []
+    return [dataset["path"], version, str(dataset["nbytes"]), ", ".join(notes + ["pinned"] * dataset["pinned"])]
 
 
 def cache_verify(client: Client, options: argparse.Namespace, out: Output) -> None:
