@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,17 +27,17 @@ from ..core.events import EventBatch
 from ..core.metadata import Entry
 from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream, FileStream
-from ..core.wire import RECORDS_TYPE, End, Preamble, ReadRequest, RecordParser
+from ..core.wire import Preamble, ReadRequest, RecordParser
 from ..errors import (
-    Caterva2Error,
     DatasetChangedError,
     IntegrityError,
     RequestError,
     ResyncError,
     SourceUnavailableError,
 )
-from .link import Answer, Attempts, BrokenLinkError, Link, peer_error
+from .link import Answer, BrokenLinkError, Link
 from .remote_comparison import RemoteComparison
+from .resumed_answer import ResumedAnswer
 
 __all__ = ["RemoteSource"]
 
@@ -179,28 +179,20 @@ class RemoteSource:
             self._entries.popitem(last=False)
 
 
-class _RemoteRecords:
+class _RemoteRecords(ResumedAnswer[BlockRecord]):
     """Records of one read; when the connection breaks, it asks for those that have not come."""
 
     def __init__(self, source: RemoteSource, link: Link, request: ReadRequest) -> None:
-        self._source, self._link, self._request = source, link, request
-        self._attempts: Attempts = link.attempts()
-        self._answer: Answer | None = None
+        super().__init__(link)
+        self._source, self._request = source, request
         self._parser = RecordParser()
-        self._ready: deque[BlockRecord] = deque()
         self._received: dict[int, list[Ints]] = {}
         self._npieces = 0
-        self._preamble: Preamble | None = None
         self._entry: Entry | None = None
-        self._ended = False
-
-    def __aiter__(self) -> AsyncIterator[BlockRecord]:
-        return self
 
     async def start(self) -> Entry:
         """Wait for what the answer is about."""
-        while self._preamble is None:
-            await self._advance()
+        await self._until_preamble()
         return self._known_entry()
 
     @property
@@ -208,45 +200,21 @@ class _RemoteRecords:
         """Of the selection, when the answer is its exact slice."""
         return self._preamble.digest if self._preamble is not None else ""
 
-    async def __anext__(self) -> BlockRecord:
-        while not self._ready:
-            if self._ended:
-                raise StopAsyncIteration
-            await self._advance()
-        return self._ready.popleft()
+    async def _ask(self) -> Mapping[str, Any]:
+        self._parser = RecordParser(self._max_record_nbytes())
+        return await self._rest()
 
-    async def aclose(self) -> None:
-        self._ended = True
-        self._ready.clear()
-        self._hang_up()
+    def _feed(self, data: bytes) -> Sequence[object]:
+        items = self._parser.feed(data)
+        if not data:
+            self._parser.close()
+        return items
 
-    def _hang_up(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
-
-    async def _advance(self) -> None:
-        try:
-            if self._answer is None:
-                self._parser = RecordParser(self._max_record_nbytes())
-                body = json.dumps(await self._rest()).encode()
-                self._answer = await self._link.ask("POST", "read", body=body, media_type=RECORDS_TYPE)
-            data = await self._answer.next_bytes()
-            for item in self._parse(data):
-                if isinstance(item, Preamble):
-                    self._begin(item)
-                elif isinstance(item, BlockRecord):
-                    self._receive(item)
-            if not data:
-                self._ended = True
-                self._hang_up()
-        except BrokenLinkError as broken:
-            self._hang_up()
-            await self._attempts.again(broken)
-        except BaseException:
-            self._ended = True
-            self._hang_up()
-            raise
+    def _take(self, item: object) -> None:
+        if isinstance(item, Preamble):
+            self._begin(item)
+        elif isinstance(item, BlockRecord):
+            self._receive(item)
 
     def _receive(self, record: BlockRecord) -> None:
         if self.digest:
@@ -258,18 +226,6 @@ class _RemoteRecords:
             self._received.setdefault(record.nchunk, []).append(record.ids.astype(np.int64))
         self._ready.append(record)
         self._attempts.progressed()
-
-    def _parse(self, data: bytes) -> list[Preamble | BlockRecord | End]:
-        try:
-            items = self._parser.feed(data)
-            if not data:
-                self._parser.close()
-        except IntegrityError as error:
-            # Bytes that were changed or lost on their way: once more may be right.
-            raise BrokenLinkError(IntegrityError(f"{self._link.peer}: {error}")) from None
-        except Caterva2Error as error:
-            raise peer_error(self._link.peer, error) from None
-        return items
 
     def _begin(self, preamble: Preamble) -> None:
         pinned = self._request.version
