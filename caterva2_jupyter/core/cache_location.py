@@ -11,19 +11,24 @@ from typing import Any
 
 from ..errors import IntegrityError
 
-__all__ = ["DATA", "JOURNAL", "META", "CacheLocation", "version_directory"]
+__all__ = ["DATA", "JOURNAL", "META", "CacheLocation", "dataset_directory", "version_directory"]
 
 META, DATA, JOURNAL = "meta.json", "data", "journal"
 """Names of a version's files."""
 
 
-def version_directory(root: str, dataset_id: str, version: str) -> str:
-    """Where a version's files are, below the cache's directory.
+def dataset_directory(root: str, dataset_id: str) -> str:
+    """Where a dataset's versions are, below the cache's directory.
 
     The root is part of it: ids are what a publisher says they are.
     """
-    dataset = hashlib.blake2b(f"{root}\0{dataset_id}".encode("utf-8", "surrogatepass"), digest_size=16)
-    return f"{dataset.hexdigest()}/{hashlib.blake2b(version.encode(), digest_size=16).hexdigest()}"
+    digest = hashlib.blake2b(f"{root}\0{dataset_id}".encode("utf-8", "surrogatepass"), digest_size=16)
+    return digest.hexdigest()
+
+
+def version_directory(root: str, dataset_id: str, version: str) -> str:
+    """Where a version's files are, below the cache's directory."""
+    return f"{dataset_directory(root, dataset_id)}/{hashlib.blake2b(version.encode(), digest_size=16).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,19 +30,15 @@ import numpy.typing as npt
 
 from ..core.blocks import WHOLE, BlockRecord, checksum_seed
 from ..core.cache_format import FORMAT, JOURNAL_DTYPE
+from ..core.cache_location import DATA, JOURNAL, META, dataset_directory, version_directory
 from ..core.metadata import Entry, Geometry
 from ..errors import IntegrityError
 from .block_log import BlockLog, Rows, positions, read_last_tick, stored_nbytes
 from .cache_directory import (
-    DATA_NAME,
-    JOURNAL_NAME,
     LEFTOVER,
-    META_NAME,
     PART,
-    dataset_key,
     read_meta,
     take_directory,
-    version_key,
 )
 from .eviction import Candidate, choose_victims
 from .hole_punching import can_punch_holes
@@ -163,14 +159,14 @@ class BlockCache:
 
     def geometry(self, root: str, dataset_id: str, version: str) -> Geometry | None:
         """The geometry of a version that something is kept of, however old; None when nothing is."""
-        stored = self._stored(version_key(root, dataset_id, version))
+        stored = self._stored(version_directory(root, dataset_id, version))
         if stored is None or (stored.root, stored.id, stored.version) != (root, dataset_id, version):
             return None
         return stored.geometry
 
     def versions(self, root: str, dataset_id: str) -> list[CachedVersion]:
         """The versions of a dataset that something is kept of, the one used last first."""
-        prefix = dataset_key(root, dataset_id) + "/"
+        prefix = dataset_directory(root, dataset_id) + "/"
         with self._lock:
             keys = [key for key in reversed(self._sizes) if key.startswith(prefix)]
         return [stored for key in keys if (stored := self._stored(key)) is not None]
@@ -182,7 +178,7 @@ class BlockCache:
         return [stored for key in keys if (stored := self._stored(key)) is not None]
 
     def _stored(self, key: str) -> CachedVersion | None:
-        meta = read_meta(self.directory / key / META_NAME)
+        meta = read_meta(self.directory / key / META)
         if meta is None:
             return None
         try:
@@ -236,14 +232,14 @@ class BlockCache:
             When that cannot be written down.
         """
         with self._evicting:
-            pins = {**self._pins, dataset_key(root, dataset_id): Pin(root, dataset_id, path)}
+            pins = {**self._pins, dataset_directory(root, dataset_id): Pin(root, dataset_id, path)}
             self._set_pins(pins)
 
     def unpin(self, root: str, dataset_id: str) -> bool:
         """Let a dataset go in its turn again; was it pinned?"""
         with self._evicting:
             pins = dict(self._pins)
-            was_pinned = pins.pop(dataset_key(root, dataset_id), None) is not None
+            was_pinned = pins.pop(dataset_directory(root, dataset_id), None) is not None
             if was_pinned:
                 self._set_pins(pins)
         return was_pinned
@@ -533,15 +529,15 @@ class BlockCache:
                         shutil.rmtree(version.path, ignore_errors=True)
                         continue
                     files = {f.name: f.stat() for f in os.scandir(version.path)}
-                    if not {META_NAME, DATA_NAME, JOURNAL_NAME} <= set(files):
+                    if not {META, DATA, JOURNAL} <= set(files):
                         self._drop(Path(version.path))
                         continue
                     key, nbytes = f"{dataset.name}/{version.name}", stored_nbytes(files)
                     tick = read_last_tick(Path(version.path))
                     if tick is None:
-                        unknown.append((files[META_NAME].st_mtime_ns, key, nbytes))
+                        unknown.append((files[META].st_mtime_ns, key, nbytes))
                     else:
-                        found.append((tick, files[META_NAME].st_mtime_ns, key, nbytes))
+                        found.append((tick, files[META].st_mtime_ns, key, nbytes))
         last = max((tick for tick, *_ in found), default=0)
         # A process that was killed has not said when it used what: that was after all that it had said.
         found += [(last + number, mtime, key, size) for number, (mtime, key, size) in enumerate(sorted(unknown), 1)]
@@ -567,7 +563,7 @@ class CachedVersion:
         self, cache: BlockCache, root: str, path: str, dataset_id: str, version: str, geometry: Geometry
     ) -> None:
         self.root, self.path, self.id, self.version, self.geometry = root, path, dataset_id, version, geometry
-        self.key = version_key(root, dataset_id, version)
+        self.key = version_directory(root, dataset_id, version)
         self.seed = checksum_seed(dataset_id, version)
         self._cache = cache
 
@@ -765,4 +761,4 @@ def _read_pins(path: Path) -> dict[str, Pin]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _logger.warning("%s cannot be read (%s): nothing is pinned", path, error)
         return {}
-    return {dataset_key(pin.root, pin.id): pin for pin in pins}
+    return {dataset_directory(pin.root, pin.id): pin for pin in pins}

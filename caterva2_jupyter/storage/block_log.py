@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from ..core.blocks import WHOLE, BlockRecord
 from ..core.cache_format import BLOCK, JOURNAL_DTYPE, Journal, block_entries, replay, tombstone_entries
+from ..core.cache_location import DATA, JOURNAL, META
 from ..errors import IntegrityError
-from .cache_directory import DATA_NAME, JOURNAL_NAME, META_NAME, PART, USES_NAME, read_meta
+from .cache_directory import PART, USES_NAME, read_meta
 from .hole_punching import punch_hole
 
 __all__ = ["BlockLog", "LogIndex", "LogOwner", "Rows", "positions", "read_last_tick", "stored_nbytes"]
@@ -203,7 +204,7 @@ class BlockLog:
             return index
         with self.lock:
             if self._index is None:
-                meta = read_meta(self.path / META_NAME)
+                meta = read_meta(self.path / META)
                 if meta is not None and not _same_meta(meta, self._meta):
                     meta = None
                 if meta is None and self.path.exists():
@@ -227,11 +228,11 @@ class BlockLog:
     def _make_files(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
-        _write_whole(path / META_NAME, json.dumps(self._meta).encode())
+        _write_whole(path / META, json.dumps(self._meta).encode())
 
     def _replay(self) -> None:
         try:
-            data, self._journal = _File(self.path / DATA_NAME), _File(self.path / JOURNAL_NAME)
+            data, self._journal = _File(self.path / DATA), _File(self.path / JOURNAL)
             journal = self._journal.read(self._journal.nbytes, 0)
             entries = replay(journal, self._seed, data.nbytes)
             self._journal_end = len(entries) * JOURNAL_DTYPE.itemsize
@@ -240,8 +241,8 @@ class BlockLog:
             self._data_end = int(np.concatenate(ends).max()) if len(blocks) else 0
             os.ftruncate(self._journal.fd, self._journal_end)
             os.ftruncate(data.fd, self._data_end)
-            self._meta_nbytes = os.stat(self.path / META_NAME).st_size
-            os.utime(self.path / META_NAME)  # the order of use where nothing better is known
+            self._meta_nbytes = os.stat(self.path / META).st_size
+            os.utime(self.path / META)  # the order of use where nothing better is known
             index = LogIndex(_newest(entries), data)
             self._read_uses(index)
             self._recount_holes(index)
@@ -438,7 +439,7 @@ class BlockLog:
             shutil.rmtree(part, ignore_errors=True)
             try:
                 self._make_files(part)
-                data, journal = _File(part / DATA_NAME), _File(part / JOURNAL_NAME)
+                data, journal = _File(part / DATA), _File(part / JOURNAL)
                 table = old.fold()
                 moved = table[np.argsort(table["offset"], kind="stable")]
                 ends = self._copy(moved, old.data, data, journal, in_place)
@@ -563,7 +564,7 @@ def read_last_tick(path: Path) -> int | None:
 def stored_nbytes(stats: Mapping[str, os.stat_result]) -> int:
     """Bytes that a version's files take, holes left out."""
     nbytes = sum(s.st_size for s in stats.values())
-    data = stats.get(DATA_NAME)
+    data = stats.get(DATA)
     if data is not None and data.st_size >= data.st_blksize:
         page = data.st_blksize
         nbytes -= max(0, -(-data.st_size // page) * page - data.st_blocks * 512)

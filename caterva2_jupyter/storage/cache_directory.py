@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -16,35 +15,20 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "DATA_NAME",
-    "JOURNAL_NAME",
     "LEFTOVER",
-    "META_NAME",
     "PART",
     "USES_NAME",
-    "dataset_key",
     "read_meta",
     "take_directory",
-    "version_key",
 ]
 
 _logger = logging.getLogger(__name__)
 
-META_NAME, DATA_NAME, JOURNAL_NAME, USES_NAME = "meta.json", "data", "journal", "uses"
+USES_NAME = "uses"
+"""Name of a version's file that only the process that keeps the cache reads; the others are ``cache_location``'s."""
 LEFTOVER, PART = "trash-", ".part"
 _LOCK = "lock"
 _MAX_DIRECTORIES = 9
-
-
-def dataset_key(root: str, dataset_id: str) -> str:
-    """Directory of a dataset. The root is part of it: ids are what a publisher says they are."""
-    digest = hashlib.blake2b(f"{root}\0{dataset_id}".encode("utf-8", "surrogatepass"), digest_size=16)
-    return digest.hexdigest()
-
-
-def version_key(root: str, dataset_id: str, version: str) -> str:
-    """Directory of a version."""
-    return f"{dataset_key(root, dataset_id)}/{hashlib.blake2b(version.encode(), digest_size=16).hexdigest()}"
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
