@@ -10,7 +10,7 @@ from tornado.web import Application
 from ..config import BrokerConfig, load_config
 from ..errors import ConfigError
 from ..web.access import RequestGuard
-from ..web.serve import Listener, check_statedir, configure_logging, run_service
+from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import make_application
 from .broker import Broker
 from .handlers import make_routes
@@ -59,10 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cat2bro", description="Tell subscribers which roots there are, and what changes in them."
     )
-    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
-    parser.add_argument("--statedir", metavar="DIR", help="where the state is kept")
-    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
+    add_service_options(parser, "the state is")
     options = parser.parse_args(argv)
     try:
         config = load_config(options.conf).broker(

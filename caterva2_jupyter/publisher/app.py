@@ -16,7 +16,7 @@ from ..storage.threaded_source import ThreadedSource
 from ..web.access import RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
 from ..web.publishing_link import BrokerLink
-from ..web.serve import Listener, configure_logging, run_service
+from ..web.serve import Listener, add_service_options, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import (
     ANNOUNCE_ROUTE,
@@ -118,13 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         0 after SIGINT or SIGTERM, 1 when a setting cannot be used, 2 for wrong usage.
     """
     parser = argparse.ArgumentParser(prog="cat2pub", description="Serve a directory of datasets, or an HDF5 file.")
-    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    parser.add_argument("--id", default="", help="use the section [publisher.ID]")
-    parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
-    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
-    parser.add_argument("--statedir", metavar="DIR", help="where the index and the identity are kept")
+    add_service_options(parser, "the index and the identity are", "publisher")
     parser.add_argument("--workers", metavar="N", type=int, help="processes that serve, on one port (default: 1)")
-    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
     parser.add_argument("name", nargs="?", help="name of the root")
     parser.add_argument("root", nargs="?", help="directory or HDF5 file to serve (default: data)")
     options = parser.parse_args(argv)

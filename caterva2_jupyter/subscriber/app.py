@@ -12,7 +12,7 @@ from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
 from ..web.access import AccessPolicy, RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
-from ..web.serve import Listener, check_statedir, configure_logging, run_service
+from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .handlers import subscriber_routes
@@ -115,10 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cat2sub", description="Follow roots, cache what is read of them, and serve clients."
     )
-    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    parser.add_argument("--id", default="", help="use the section [subscriber.ID]")
-    parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
-    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
+    add_service_options(parser, "state and cache are", "subscriber")
     parser.add_argument(
         "--publisher", metavar="URL", action="append", default=[], help="a publisher to follow with no broker"
     )
@@ -128,8 +125,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--republish", metavar="ROOT", action="append", default=[], help="announce a followed root at the broker"
     )
-    parser.add_argument("--statedir", metavar="DIR", help="where state and cache are kept")
-    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
     options = parser.parse_args(argv)
     try:
         config = load_config(options.conf).subscriber(

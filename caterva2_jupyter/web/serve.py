@@ -5,6 +5,7 @@ It knows addresses and signals; what a service is made of, and what it serves, i
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import errno
 import logging
@@ -31,6 +32,7 @@ from .allocator import keep_buffers
 __all__ = [
     "Listener",
     "Service",
+    "add_service_options",
     "check_statedir",
     "configure_logging",
     "listen",
@@ -222,6 +224,25 @@ def _cannot_listen(address: Address, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"not allowed to listen at {address}: choose a port from 1024 on, or another path, with --http"
     return f"cannot listen at {address} ({error.strerror or error}): choose another address with --http"
+
+
+def add_service_options(parser: argparse.ArgumentParser, kept: str, section: str = "") -> None:
+    """Add the options that the programs of all services have.
+
+    Parameters
+    ----------
+    kept : str
+        What is kept in the state directory.
+    section : str
+        Section of the configuration of a service that there may be several of, and that may have a broker.
+    """
+    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
+    if section:
+        parser.add_argument("--id", default="", help=f"use the section [{section}.ID]")
+        parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
+    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
+    parser.add_argument("--statedir", metavar="DIR", help=f"where {kept} kept")
+    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
 
 
 def configure_logging(level: str) -> None:
