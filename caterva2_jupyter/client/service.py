@@ -194,10 +194,6 @@ class Service:
         with self.transport.request("POST", f"{_API}/cache/uses", body=body) as answer:
             answer.read(MAX_LOCATION_NBYTES)
 
-    def file_url(self, root: str, path: str) -> str:
-        """URL of a dataset's stored bytes (asked for with the same credentials)."""
-        return f"{self.url}{_API}/file?path={quote(f'{root}/{path}', safe='/@')}"
-
     def file(self, root: str, path: str, start: int = 0, version: str = "") -> Answer:
         """Open the stored bytes of a dataset from ``start`` to their end.
 

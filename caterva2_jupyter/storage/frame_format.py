@@ -116,7 +116,6 @@ class FrameHeader:
     blocksize: int
     chunksize: int
     sparse: bool
-    has_vlmeta: bool
     clevel: int
     codec: int
     filters: tuple[int, ...]
@@ -182,7 +181,6 @@ def parse_header(raw: bytes) -> FrameHeader:
             blocksize=int(fields[7]),
             chunksize=int(fields[8]),
             sparse=bool(flags[1] & 1),
-            has_vlmeta=bool(fields[11]),
             clevel=flags[2] >> 4,
             codec=int(filters[6]) if codec == 0x0F or filters[6] >= 32 else codec,
             filters=tuple(filters[:6]),

@@ -566,7 +566,7 @@ class _Planner:
         filters: Sequence[Any],
     ) -> None:
         self._dsid, self._dcpl, self._filters = dsid, dcpl, filters
-        self._plain, self._inner, self._own_shape = plain, inner, shape
+        self._plain, self._inner = plain, inner
         self._shape = shape + inner
         self._maxshape = [*maxshape, *inner]
         self._itemsize = plain.itemsize
