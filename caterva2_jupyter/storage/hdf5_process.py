@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import Caterva2Error
+from .hdf5_plugins import load_plugins
 
 __all__ = ["HEAD", "main"]
 
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
     except ImportError as error:
         problem = f"HDF5 files need {error.name}: pip install 'caterva2-jupyter[hdf5]'"
     with suppress(ImportError):
-        import hdf5plugin  # noqa: F401  (registers filters)
+        load_plugins()
     while request := _receive(channel):
         form, fds = request
         try:

@@ -6,8 +6,6 @@ The content is fixed. What cannot be served is in it too, under ``unsupported``.
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+from ..storage.hdf5_plugins import load_plugins
 
 __all__ = ["main", "make_example"]
 
@@ -43,11 +43,6 @@ def make_example(path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _plugins() -> Any:
-    """hdf5plugin; None: the datasets of its filters are left out."""
-    return importlib.import_module("hdf5plugin") if importlib.util.find_spec("hdf5plugin") else None
-
-
 def _write(file: Any) -> None:
     file.attrs["title"] = "One dataset of each kind"
     file.create_dataset("scalar", data=123.456)
@@ -67,7 +62,7 @@ def _write_arrays(group: Any) -> None:
     group.create_dataset("2d-nochunks", data=(np.arange(100) * (1 + 1j)).reshape(10, 10))
     group.create_dataset("2d-gzip", data=(np.arange(100) * (1 + 1j)).reshape(10, 10), chunks=(4, 4), compression="gzip")
     group.create_dataset("2d-chunked", data=np.arange(2e4).reshape(100, 200), chunks=(32, 64))
-    if (plugins := _plugins()) is not None:
+    if (plugins := load_plugins()) is not None:
         words = np.array([f"{i:06}".encode() for i in range(100)])
         group.create_dataset("1ds-blosc2", data=words, chunks=(50,), **plugins.Blosc2())
         cube = np.arange(1000, dtype="u1").reshape(10, 10, 10)
@@ -133,7 +128,7 @@ def _write_filters(group: Any) -> None:
     }
     if h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP):
         pipelines["szip"] = {"compression": "szip"}
-    if (plugins := _plugins()) is not None:
+    if (plugins := load_plugins()) is not None:
         pipelines |= {
             "zstd-shuffle": {"shuffle": True, **plugins.Zstd()},
             "lz4": dict(plugins.LZ4()),

@@ -7,8 +7,6 @@ and other files datasets of bytes. What HDF5 has no type for is reported and lef
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from ..core.metadata import Entry, Geometry
 from ..core.paths import parent
 from ..errors import Caterva2Error
 from ..storage.directory_root import DirectoryRoot
+from ..storage.hdf5_plugins import load_plugins
 from .copying import Report, boxes, copy_entries, read_box, slices
 
 __all__ = ["export_hdf5", "main"]
@@ -83,9 +82,9 @@ def _settings(compression: str) -> dict[str, Any]:
         return {}
     if compression == "gzip":
         return {"compression": "gzip", "shuffle": True}
-    if importlib.util.find_spec("hdf5plugin") is None:
+    if (plugins := load_plugins()) is None:
         raise ValueError("Blosc2 compression needs hdf5plugin: pip install hdf5plugin, or give --compression gzip")
-    return dict(importlib.import_module("hdf5plugin").Blosc2(cname="zstd", clevel=1))
+    return dict(plugins.Blosc2(cname="zstd", clevel=1))
 
 
 def _copy(
