@@ -16,6 +16,13 @@ pytest_plugins = ("pytest_jupyter.jupyter_server",)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_the_shell() -> None:
+    """Whoever tried the demo has its address in the environment: tests start their own services."""
+    for name in ("URL", "TOKEN", "USERNAME", "PASSWORD", "SECRET", "NETWORK_TOKEN", "CONNECTION_FILE"):
+        os.environ.pop(f"CATERVA2_{name}", None)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout that is tested."""
