@@ -114,3 +114,8 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     """What Jupyter asks for when it loads the server extension; only then is it imported."""
     extension = import_module(".subscriber.extension", __name__)
     return [{"module": extension.__name__, "app": extension.SubscriberApp}]
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where the built front end is, for ``jupyter labextension develop``."""
+    return [{"src": "labextension", "dest": "caterva2-jupyter"}]

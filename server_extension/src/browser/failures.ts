@@ -1,0 +1,84 @@
+/** What went wrong, as a sentence with its cure. */
+
+/** An answer that is not the one that was asked for, or none (`status` 0). */
+export class ServiceError extends Error {
+  constructor(
+    readonly status: number,
+    readonly detail: string,
+    readonly kind = ''
+  ) {
+    super(detail || `status ${status}`);
+  }
+}
+
+export interface Explanation {
+  title: string;
+  cure: string;
+  /** Is there any sense in trying again? */
+  retry: boolean;
+}
+
+/** Was it given up, by the user or for a newer request? */
+export function isAbort(error: unknown): boolean {
+  return (error as { name?: string } | null)?.name === 'AbortError';
+}
+
+/** Of every error one sentence, and what to do about it. */
+export function explain(error: unknown): Explanation {
+  if (!(error instanceof ServiceError)) {
+    const text = error instanceof Error ? error.message : String(error);
+    return { title: 'Something in this page failed.', cure: `Reload it, and report this: ${text}`, retry: true };
+  }
+  const { status, detail, kind } = error;
+  const said = detail.replace(/\s+$/, '').replace(/([^.?!])$/, '$1.');
+  switch (true) {
+    case status === 0:
+      return {
+        title: 'The Jupyter server does not answer.',
+        cure: 'Check that it is running and that this machine is online; the panel goes on by itself as soon as it is back.',
+        retry: true
+      };
+    case status === 404 && kind === '':
+      return {
+        title: 'Server part not found.',
+        cure: "Run pip install 'caterva2-jupyter[lab]' in the environment that runs Jupyter (not only the kernel's), then restart Jupyter.",
+        retry: true
+      };
+    case status === 401:
+      return { title: 'You are not logged in, or your login has expired.', cure: 'Reload the page and log in again.', retry: true };
+    case status === 403:
+      return {
+        title: 'You may not do this here.',
+        cure: `${said || 'The server refuses.'} Reload the page to renew your session; if it stays so, ask whoever runs this server for the right.`,
+        retry: true
+      };
+    case status === 404:
+      return { title: 'It is not there (any more).', cure: `${said} Refresh the list.`, retry: true };
+    case status === 409:
+      return { title: 'That cannot be done as things are now.', cure: said, retry: true };
+    case status === 413:
+      return {
+        title: 'That is too much at once.',
+        cure: `${said} Ask for a smaller part, or use “Insert code” and read slices of it in a notebook.`,
+        retry: false
+      };
+    case status === 429:
+      return { title: 'Too many requests at once.', cure: 'Wait a moment, then try again.', retry: true };
+    case kind === 'NotCachedError':
+      return {
+        title: 'It is offline, and not all of it is kept here.',
+        cure: `${said} It can be read again as soon as its publisher is back.`,
+        retry: true
+      };
+    case status === 422:
+      return { title: 'It cannot be shown.', cure: said, retry: false };
+    case status === 503 || status === 502 || status === 504:
+      return {
+        title: detail.startsWith('the subscriber is not running') ? 'The server part is not running.' : 'It is offline.',
+        cure: said || 'Check that the publisher and the broker are running, then try again.',
+        retry: true
+      };
+    default:
+      return { title: `The server answered with status ${status}.`, cure: said || "Look at the server's log.", retry: true };
+  }
+}
