@@ -89,6 +89,7 @@ class FollowedRoot:
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = RootState(None)
         self._is_listed = False  # there is a listing to show, true or outdated
+        self._catching_up: Freshness | None = None  # what is said until the replica is where the state is
         self._settled = asyncio.Event()
         self._full_entries: dict[str, Entry] = {}
         store.root = store.root or root
@@ -100,7 +101,9 @@ class FollowedRoot:
     @property
     def freshness(self) -> Freshness:
         freshness = self._state.freshness
-        return freshness if self._is_listed or not freshness.live else Freshness(False, None, "being listed")
+        if not freshness.live:
+            return freshness
+        return self._catching_up or (freshness if self._is_listed else Freshness(False, None, "being listed"))
 
     @property
     def cursor(self) -> Cursor | None:
@@ -262,12 +265,16 @@ class FollowedRoot:
                 continue
             stimulus = self._waiting.popleft()
             self._waiting_events -= len(stimulus.batch.events) if isinstance(stimulus, Told) else 0
-            for action in self._state.apply(stimulus, time.time()):
+            before = self.freshness
+            actions = self._state.apply(stimulus, time.time())
+            self._catching_up = None if before.live else before
+            for action in actions:
                 if not await self._perform(action):
                     break  # the replica is not where the state believed; the rest was decided on that
             else:
                 if self._is_listed or isinstance(stimulus, (FetchFailed, StoreFailed)):
                     self._settled.set()
+            self._catching_up = None
             async with self._changed:
                 self._changed.notify_all()
 

@@ -80,7 +80,9 @@ def test_fortran_order_and_views_are_sent_as_their_items():
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, np.array([None]), 1j, lambda: 0, np.array([[1], [2]], object)], ids=repr
+    "value",
+    [object(), {1, 2}, np.array([None]), 1j, lambda: 0, np.array([[1], [2]], object)],
+    ids=lambda value: repr(value).split(" at 0x")[0],
 )
 def test_what_has_no_form_is_skipped_with_the_reason(value):
     forms, skipped = encode_attrs({"bad": value, "good": 1})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from caterva2_jupyter.core.roots import AnnouncedRoot
 from caterva2_jupyter.core.selection import parse_basic
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import NotCachedError, ResyncError, RootNotFoundError, SourceUnavailableError
+from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.subscriber.broker_link import EventsLost, RootsKnown
 from caterva2_jupyter.subscriber.frames import _Placer
 from tests.subscriber.running import MemoryLink, Running, eventually, running
@@ -316,6 +319,42 @@ def test_a_restart_asks_only_for_what_changed(tmp_path: Path) -> None:
                 await eventually(lambda: run.subscriber._followed["foo"].freshness.live)
                 assert "meanwhile.b2nd" in await paths(run)
                 assert foo.ncatalog == 2
+
+    asyncio.run(main())
+
+
+def test_it_is_not_live_before_what_was_missed_is_in_the_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopting, may_go_on = threading.Event(), threading.Event()
+    adopt_changes = CatalogStore.adopt_changes
+
+    def slowly(self: CatalogStore, pages: Any) -> Any:
+        adopting.set()
+        assert may_go_on.wait(10)
+        return adopt_changes(self, pages)
+
+    monkeypatch.setattr(CatalogStore, "adopt_changes", slowly)
+
+    async def main() -> None:
+        async with running(tmp_path / "publishers", "foo") as others:
+            fill(others)
+            foo = others.publishers["foo"]
+            await foo.changed()
+            async with running(tmp_path, publishers=others.publishers) as run:
+                await run.start()
+                await run.subscriber.follow("foo")
+            foo.files.set("meanwhile.b2nd", np.arange(3))
+            await foo.changed()
+            async with running(tmp_path, publishers=others.publishers) as run:
+                await run.start()
+                try:
+                    await eventually(adopting.is_set)
+                    assert not run.subscriber._followed["foo"].freshness.live
+                finally:
+                    may_go_on.set()
+                await eventually(lambda: run.subscriber._followed["foo"].freshness.live)
+                assert "meanwhile.b2nd" in await paths(run)
 
     asyncio.run(main())
 
