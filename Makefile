@@ -10,6 +10,8 @@ ifneq ($(wildcard ../shared/data/real),)
 export CATERVA2_REAL_DATA ?= $(abspath ../shared/data/real)
 endif
 ARGS ?=
+# Processes that share the tests: most of them wait for services, not for a core.
+TESTERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types docs check-long bench clean
@@ -33,7 +35,7 @@ demo: $(VENV)/.runtime ## a broker, two publishers and JupyterLab with the subsc
 	@$(BIN)/python -m caterva2_jupyter.tools.demo $(ARGS)
 
 test: $(VENV)/.developer ## every test; ARGS are pytest's
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .
