@@ -6,7 +6,7 @@ The key is parsed against NumPy itself (``core.selection``), so results and erro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,14 @@ from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
 from ..errors import TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
+from .conversions import conversion
 from .prefetch import Prefetching
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 from .session import Session
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 __all__ = ["OrthogonalIndex", "RemoteArray"]
 
@@ -212,6 +216,42 @@ class RemoteArray(Prefetching, RemoteDataset):
             )
         whole: npt.NDArray[Any] = np.asarray(self[...])
         return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def to_dask(self, chunks: Any = None) -> da.Array:
+        """The array as a lazy dask array. Nothing is read before it is computed.
+
+        Parameters
+        ----------
+        chunks : int, tuple, dict, str, optional
+            Sizes of dask's chunks, as dask takes them. None: stored chunks, some together where they are small (up to
+            16 MiB). ``{}``: the stored chunks. ``"auto"``: multiples of them, as large as dask is configured for. A
+            dict has sizes by axis number, and leaves the other axes as stored.
+
+        Returns
+        -------
+        dask.array.Array, of the same shape and dtype
+            Its name is made of the dataset, its version and the chunks: the same anywhere, another for another
+            version. It computes in threads, processes and on a cluster; what is sent there holds no credentials, which
+            are found again as ``connect()`` finds them.
+
+        Raises
+        ------
+        ConfigError
+            When dask is not installed, or the chunks do not fit.
+        DatasetChangedError
+            From computing, when the dataset has changed since the array was opened: versions are never mixed.
+
+        Warns
+        -----
+        UserWarning
+            When the chunks cut through stored ones.
+
+        Examples
+        --------
+        >>> client["foo/dir1/ds-3d.b2nd"].to_dask().mean(axis=0).compute()      # doctest: +SKIP
+        """
+        converted: da.Array = conversion("dask_array", "to_dask")(self, chunks)
+        return converted
 
     def __len__(self) -> int:
         if not self.shape:

@@ -1,18 +1,21 @@
 """What every remote object holds: the service it is read from, the reader, and the limit on whole arrays.
 
-One per ``Client``, shared by all that it opens. Pickles as the service's address.
+One per ``Client``, shared by all that it opens. Pickles as the service's address; what is loaded from pickles shares
+one session per service in each process.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 
 from ..core.metadata import Entry
 from ..errors import AccessDeniedError, AuthenticationError
 from .cache_policy import CachePolicy
+from .discovery import find_credentials
 from .reader import Reader
 from .service import Service
-from .transport import NoSuchRouteError
+from .transport import Credentials, NoSuchRouteError, Timeouts, Transport
 
 __all__ = ["DEFAULT_MAX_NBYTES", "Session"]
 
@@ -47,8 +50,10 @@ class Session:
         self.reader = Reader(service, short_circuit)
         self._followed: set[str] = set()
 
-    def __reduce__(self) -> tuple[type[Session], tuple[Service, int, CachePolicy, bool]]:
-        return Session, (self.service, self.max_nbytes, self.cache, self.short_circuit)
+    def __reduce__(self) -> tuple[object, tuple[str, Timeouts, str, int, CachePolicy, bool]]:
+        transport = self.service.transport
+        how = (transport.timeouts, transport.tls_ca, self.max_nbytes, self.cache, self.short_circuit)
+        return _find_again, (transport.url, *how)
 
     def close(self) -> None:
         """Close connections and let the worker threads go."""
@@ -79,3 +84,24 @@ class Session:
         if entry.attrs_inline:
             return entry
         return self.service.entry(root, entry.path)
+
+
+def _find_again(
+    url: str, timeouts: Timeouts, tls_ca: str, max_nbytes: int, cache: CachePolicy, short_circuit: bool
+) -> Session:
+    """The session of a pickle: credentials are those that this process finds."""
+    return _shared(url, find_credentials(url), timeouts, tls_ca, max_nbytes, cache, short_circuit)
+
+
+@lru_cache(maxsize=16)
+def _shared(
+    url: str,
+    credentials: Credentials,
+    timeouts: Timeouts,
+    tls_ca: str,
+    max_nbytes: int,
+    cache: CachePolicy,
+    short_circuit: bool,
+) -> Session:
+    # A worker loads an array for each task: with a session each, no connection would ever be used twice.
+    return Session(Service(Transport(url, credentials, timeouts, tls_ca)), max_nbytes, cache, short_circuit)
