@@ -13,6 +13,7 @@ from ..config import SubscriberConfig
 from ..core.metadata import Entry
 from ..core.source import Source
 from ..storage.block_cache import BlockCache
+from ..web.compute_pool import ComputePool
 from ..web.source_handlers import Limits
 from .broker_link import BrokerLink
 from .cache_access import CacheAccess
@@ -40,6 +41,8 @@ class SubscriberService:
     Attributes
     ----------
     subscriber : Subscriber
+    compute : ComputePool
+        Where bytes from elsewhere are decoded.
     frames : FrameMaker
     limits : Limits
     cache_access : CacheAccess
@@ -55,6 +58,7 @@ class SubscriberService:
     def __init__(self, config: SubscriberConfig) -> None:
         self.config = config
         self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-subscriber")
+        self.compute = ComputePool()
         self.frames = FrameMaker()
         self.limits = Limits()
         self.cache_access = CacheAccess(self.executor)
@@ -123,6 +127,7 @@ class SubscriberService:
         if self._republisher is not None:
             await self._republisher.stop()
         await self.subscriber.stop()
+        await self.compute.stop()
         self.frames.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
         if self._cache is not None:
