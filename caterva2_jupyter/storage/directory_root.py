@@ -86,6 +86,8 @@ class StoredTree(Protocol):
     def attributes(self, entry: Entry) -> Entry: ...
 
 
+_Item = tuple[str, os.stat_result, str]  # name, status, target of a link
+
 StoredTreeFactory = Callable[[Path, str], StoredTree]
 """Makes a ``StoredTree`` of a file's path and the owner id that its datasets' ids are made with."""
 
@@ -116,6 +118,8 @@ class DirectoryRoot(Root):
     -----
     Links are followed as long as they stay inside the root; hard links cannot be told from files.
     """
+
+    _temporary = _TEMPORARY
 
     def __init__(
         self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None, patience_s: float = 10.0
@@ -189,7 +193,7 @@ class DirectoryRoot(Root):
     def _unit(self, path: str) -> str | None:
         """The first part of a path that is not a mere directory; None for temporary files."""
         names = path.split("/")
-        if any(_TEMPORARY.fullmatch(name) for name in names):
+        if any(self._temporary.fullmatch(name) for name in names):
             return None
         for i in range(len(names)):
             prefix = "/".join(names[: i + 1])
@@ -201,8 +205,29 @@ class DirectoryRoot(Root):
                 return prefix
         return path
 
+    # For roots that list files under other names than they have on disk (``area``)
+
+    def _unit_names(self, unit: str) -> tuple[str, str]:
+        """Where a file or directory is, and how it is listed."""
+        return unit, "/".join(_listed_name(name) for name in unit.split("/")) if unit else ""
+
+    def _shown(self, items: list[_Item]) -> list[_Item]:
+        """What is listed of a directory's items."""
+        return items
+
+    def _listed(self, place: _Place, status: os.stat_result) -> _Place:
+        """The place of a file, under the path that it is listed at."""
+        return place
+
+    def _stored_at(self, entry: Entry) -> str:
+        """Where the file of an entry is, that is not inside of another."""
+        return entry.path
+
+    def _describer(self, place: _Place) -> Callable[[_Place], list[tuple[Entry, str]]]:
+        return self._describe_frame if _suffix(place.path) in _FRAME_SUFFIXES else self._describe_other
+
     def _rescan_unit(self, unit: str, catalog: _Catalog) -> Iterator[tuple[Event, str]]:
-        listed = "/".join(_listed_name(name) for name in unit.split("/")) if unit else ""
+        unit, listed = self._unit_names(unit)
         directories = self._directories
         found: dict[str, tuple[Entry, str]] = {}
         if unit and os.path.lexists(self.watched / unit):
@@ -247,12 +272,12 @@ class DirectoryRoot(Root):
         """What is at a place whose directory is there (file names as they are on disk)."""
         try:
             with open_directory(self.watched, parent(place.real)) as directory:
-                name = place.path.rpartition("/")[2]
+                name = place.real.rpartition("/")[2]
                 status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
                 target = os.readlink(name, dir_fd=directory.fd) if stat.S_ISLNK(status.st_mode) else ""
         except (OSError, ValueError):
             return
-        yield from self._sort(place, status, target, catalog)
+        yield from self._sort(self._listed(place, status), status, target, catalog)
 
     def _walk(self, start: _Place, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         """What is at and below a directory. Explicitly, not by recursion: trees may be deep."""
@@ -274,7 +299,7 @@ class DirectoryRoot(Root):
         try:
             with open_directory(self.watched, place.real) as directory:
                 own = Generation.from_stat(directory.status)
-                items = _items(directory.fd)
+                items = self._shown(_items(directory.fd, self._temporary))
         except OSError as error:  # ours are OSErrors too
             yield from self._not_listed(place, error, catalog)
             return
@@ -298,7 +323,7 @@ class DirectoryRoot(Root):
             elif stat.S_ISLNK(status.st_mode):
                 yield from self._link(child, target, catalog)
             else:
-                yield from self._sort(child, status, "", catalog)
+                yield from self._sort(self._listed(child, status), status, "", catalog)
 
     def _not_listed(self, place: _Place, error: OSError, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         """What to tell of a directory that cannot be looked into."""
@@ -373,9 +398,7 @@ class DirectoryRoot(Root):
             yield before.entry, before.stamp
             yield from catalog.stored_below(before)
             return
-        suffix = _suffix(place.path)
-        describe = self._describe_frame if suffix in _FRAME_SUFFIXES else self._describe_other
-        yield from self._described(place, generation, catalog, describe)
+        yield from self._described(place, generation, catalog, self._describer(place))
 
     def _frame_directory(self, place: _Place, generation: Generation, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         before = catalog.get(place.path)
@@ -625,7 +648,7 @@ class DirectoryRoot(Root):
     def _stored_bytes(self, entry: Entry) -> Iterator[tuple[OpenedPath, Generation]]:
         """The open file of an entry that is one, in the state that its version stands for."""
         try:
-            file = open_file(self.watched, entry.path)
+            file = open_file(self.watched, self._stored_at(entry))
         except (DatasetNotFoundError, AccessDeniedError):
             if os.path.isdir(self.watched / entry.path):
                 raise UnsupportedDatasetError(f"{entry.path!r} is stored as a directory, not as one file") from None
@@ -651,7 +674,7 @@ class DirectoryRoot(Root):
     @contextmanager
     def _frame(self, entry: Entry) -> Iterator[tuple[FrameFile, FrameIndex]]:
         """The open frame of an entry and its index, of the state that its version stands for."""
-        with self._changes_told(entry), open_frame(self.watched, entry.path) as frame:
+        with self._changes_told(entry), open_frame(self.watched, self._stored_at(entry)) as frame:
             try:
                 index = self._index(frame, entry)
                 if index.version != entry.version:
@@ -738,12 +761,12 @@ class _Catalog:
         return inside
 
 
-def _items(directory: int) -> list[tuple[str, os.stat_result, str]]:
+def _items(directory: int, temporary: re.Pattern[str]) -> list[_Item]:
     """Names in an open directory, sorted, with their status and, of links, their target."""
-    items: list[tuple[str, os.stat_result, str]] = []
+    items: list[_Item] = []
     with os.scandir(directory) as scanned:
         for item in scanned:
-            if _TEMPORARY.fullmatch(item.name):
+            if temporary.fullmatch(item.name):
                 continue
             try:
                 status = item.stat(follow_symlinks=False)
