@@ -54,9 +54,17 @@ from .frame_format import (
 )
 from .generation import Generation, unsettled_s, version_tag
 from .plugin_codec import check_plugins, decode_strictly, decode_with_plugins
-from .safe_open import OpenedPath, open_directory, open_file, read_at
+from .safe_open import OpenedPath, open_directory, open_file, read_at, read_cached_at
 
-__all__ = ["SPARSE_INDEX", "FrameFile", "FrameIndex", "open_frame", "read_blocks", "settled_generation"]
+__all__ = [
+    "SPARSE_INDEX",
+    "FrameFile",
+    "FrameIndex",
+    "open_frame",
+    "read_blocks",
+    "read_blocks_at_once",
+    "settled_generation",
+]
 
 SPARSE_INDEX = "chunks.b2frame"
 """Name of the file that makes a directory a sparse frame."""
@@ -71,6 +79,7 @@ _MAX_GAP_NBYTES = 32 << 10
 _WHOLE_NBYTES = 128 << 10
 _FIRST_READ_NBYTES = 4096
 _SETTLE_TRIES = 5
+_MAX_LAYOUTS_NBYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +143,19 @@ class FrameFile(ABC):
         Where it is, relative to the root.
     generation : Generation
         Of the file that has the index, when it was opened.
+    can_stay_open : bool
+        Does ``is_unchanged`` tell of every change, however long it is open?
     """
 
     path: str
     generation: Generation
+    can_stay_open = False
 
     def __init__(self, opened: OpenedPath) -> None:
         self._opened = opened
         self.path = opened.path
+        self._layouts: dict[int, tuple[bytes, ChunkLayout]] = {}
+        self._layouts_nbytes = 0
 
     def __enter__(self) -> FrameFile:
         return self
@@ -177,6 +191,19 @@ class FrameFile(ABC):
     @abstractmethod
     def check_chunks(self, header: FrameHeader, offsets: npt.NDArray[np.int64]) -> None:
         """Are all chunks there? Raises IntegrityError when they are not."""
+
+    def layout(self, nchunk: int) -> tuple[bytes, ChunkLayout] | None:
+        """The beginning and the layout of a chunk that was read before. What is made of it counts while
+        ``is_unchanged``."""
+        return self._layouts.get(nchunk)
+
+    def keep_layout(self, nchunk: int, prefix: bytes, layout: ChunkLayout) -> None:
+        if not self.can_stay_open:
+            return
+        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:
+            self._layouts, self._layouts_nbytes = {}, 0
+        self._layouts[nchunk] = prefix, layout
+        self._layouts_nbytes += len(prefix) + layout.offsets.nbytes + layout.sizes.nbytes + 512
 
     def read_index(self) -> FrameIndex:
         """Read and check all but the chunks.
@@ -292,6 +319,8 @@ def _frame_geometry(header: FrameHeader, probe: bytes | None) -> Geometry:
 
 
 class _ContiguousFrame(FrameFile):
+    can_stay_open = True
+
     def __init__(self, opened: OpenedPath) -> None:
         super().__init__(opened)
         self.generation = settled_generation(opened.fd)
@@ -447,21 +476,16 @@ def read_blocks(
         head = _special_head(index, nchunk, (offset >> 56) & 7)
         return [_special_record(seed, nchunk, head, wanted, geometry)]
     with frame.stored_chunk(index, offset) as (fd, position, limit):
-        prefix, layout = _read_layout(fd, position, limit)
+        found = frame.layout(nchunk)
+        prefix, layout = _read_layout(fd, position, limit) if found is None else found
+        if found is None:
+            frame.keep_layout(nchunk, prefix[:HEADER_NBYTES], layout)
         if layout.nbytes != geometry.chunk_nbytes(nchunk):
             raise IntegrityError(f"chunk {nchunk} has {layout.nbytes} bytes instead of {geometry.chunk_nbytes(nchunk)}")
         if layout.kind == "special":
             return [_special_record(seed, nchunk, layout.head, wanted, geometry)]
         ends_within_item = bool(layout.nbytes % max(prefix[3], 1))
-        can_cut = (
-            layout.kind != "whole"
-            and is_portable(prefix)
-            and (layout.kind == "memcpy" or not ends_within_item)
-            and layout.nblocks == geometry.chunk_nblocks(nchunk)
-            and (layout.blocksize == geometry.block_nbytes or layout.nblocks == 1)
-            and len(layout.head) <= MAX_HEAD_NBYTES
-        )
-        if can_cut:
+        if _can_cut(geometry, nchunk, prefix, layout):
             bodies, body = _read_bodies(fd, position, layout, wanted)
             return [make_record(seed, nchunk, layout.head, wanted, bodies, body)]
         chunk = read_at(fd, layout.cbytes, position)
@@ -479,6 +503,47 @@ def read_blocks(
     step = geometry.block_nbytes
     parts = b"".join(raw[b * step : (b + 1) * step] for b in wanted)
     return [encode_blocks(seed, nchunk, wanted, parts, geometry)]
+
+
+def _can_cut(geometry: Geometry, nchunk: int, prefix: bytes, layout: ChunkLayout) -> bool:
+    """Can blocks of a chunk be sent as they are stored?"""
+    return (
+        layout.kind in ("blocks", "memcpy")
+        and is_portable(prefix)
+        and (layout.kind == "memcpy" or not layout.nbytes % max(prefix[3], 1))
+        and layout.nblocks == geometry.chunk_nblocks(nchunk)
+        and (layout.blocksize == geometry.block_nbytes or layout.nblocks == 1)
+        and len(layout.head) <= MAX_HEAD_NBYTES
+    )
+
+
+def read_blocks_at_once(
+    frame: FrameFile, index: FrameIndex, seed: int, nchunk: int, wanted: Sequence[int], max_nbytes: int
+) -> BlockRecord | None:
+    """As ``read_blocks``, but without waiting for a disk: None where that would be needed, or more work.
+
+    Parameters
+    ----------
+    max_nbytes : int
+        Compressed bytes at most.
+    """
+    found = frame.layout(nchunk)
+    if found is None:
+        return None
+    prefix, layout = found
+    if layout.nbytes != index.geometry.chunk_nbytes(nchunk) or not _can_cut(index.geometry, nchunk, prefix, layout):
+        return None
+    starts, sizes = layout.offsets[wanted].tolist(), layout.sizes[wanted].tolist()
+    if sum(sizes) > max_nbytes:
+        return None
+    with frame.stored_chunk(index, int(index.offsets[nchunk])) as (fd, position, _):
+        bodies = []
+        for start, size in zip(starts, sizes, strict=True):
+            data = read_cached_at(fd, size, position + start)
+            if data is None:
+                return None
+            bodies.append(data)
+    return make_record(seed, nchunk, layout.head, wanted, bodies)
 
 
 def _read_layout(fd: int, position: int, limit: int) -> tuple[bytes, ChunkLayout]:

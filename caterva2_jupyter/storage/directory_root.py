@@ -37,9 +37,18 @@ from ..errors import (
     SourceUnavailableError,
     UnsupportedDatasetError,
 )
-from .blosc2_file import SPARSE_INDEX, FrameFile, FrameIndex, open_frame, read_blocks, settled_generation
+from .blosc2_file import (
+    SPARSE_INDEX,
+    FrameFile,
+    FrameIndex,
+    open_frame,
+    read_blocks,
+    read_blocks_at_once,
+    settled_generation,
+)
 from .frame_format import decode_metalayer, decode_vlmeta
 from .generation import Generation, version_tag
+from .open_frames import OpenFrames
 from .plain_file import plain_geometry, read_parts, read_plain_blocks
 from .root import KnownEntry, ReadChunk, Root, StoredFile
 from .safe_open import OpenedPath, open_directory, open_file, read_at
@@ -133,6 +142,7 @@ class DirectoryRoot(Root):
         self._lock = Lock()
         self._indices: OrderedDict[tuple[str, str], FrameIndex] = OrderedDict()
         self._held_nbytes = 0
+        self._open_frames = OpenFrames()
         self._directories: set[str] = set()  # groups, and sparse frames
         self._links: dict[str, str] = {}
         self._unsettled: set[str] = set()
@@ -141,9 +151,13 @@ class DirectoryRoot(Root):
         self._indirect: set[str] = set()
 
     def close(self) -> None:
+        self._open_frames.clear()
         with self._lock:
             self._indices.clear()
             self._held_nbytes = 0
+
+    def close_idle(self) -> bool:
+        return self._open_frames.close_old()
 
     # What is there
 
@@ -600,7 +614,7 @@ class DirectoryRoot(Root):
             raise UnsupportedDatasetError(f"{entry.path!r} has no data to read: {entry.reason or entry.kind}")
         seed = checksum_seed(entry.id, entry.version)
         if entry.storage.get("format") in _FRAME_FORMATS:
-            with self._frame(entry) as (frame, index):
+            with self._frame(entry, seed) as (frame, index):
                 yield lambda projection, blocks: read_blocks(frame, index, seed, projection.nchunk, blocks)
             return
         with self._file_or_tree(entry) as (file, found):
@@ -671,22 +685,52 @@ class DirectoryRoot(Root):
         except DatasetChangedError:
             raise DatasetChangedError(_changed(entry)) from None
 
+    def read_at_once(self, entry: Entry, nchunk: int, blocks: Sequence[int], max_nbytes: int) -> BlockRecord | None:
+        held = self._open_frames.get(entry.id, entry.version)
+        if held is None:
+            return None
+        with self._of_version(entry, held.frame):
+            return read_blocks_at_once(held.frame, held.index, held.seed, nchunk, blocks, max_nbytes)
+
     @contextmanager
-    def _frame(self, entry: Entry) -> Iterator[tuple[FrameFile, FrameIndex]]:
+    def _frame(self, entry: Entry, seed: int = 0) -> Iterator[tuple[FrameFile, FrameIndex]]:
         """The open frame of an entry and its index, of the state that its version stands for."""
-        with self._changes_told(entry), open_frame(self.watched, self._stored_at(entry)) as frame:
+        held = self._open_frames.get(entry.id, entry.version)
+        if held is not None:
+            with self._of_version(entry, held.frame):
+                yield held.frame, held.index
+            return
+        with self._changes_told(entry):
+            frame = open_frame(self.watched, self._stored_at(entry))
             try:
-                index = self._index(frame, entry)
-                if index.version != entry.version:
-                    raise DatasetChangedError(_changed(entry))
-                yield frame, index
-            except (IntegrityError, UnsupportedDatasetError):
-                # A file that is being written looks damaged.
-                if not frame.is_unchanged():
-                    raise DatasetChangedError(_changed(entry)) from None
+                with self._of_version(entry, frame):
+                    index = self._index(frame, entry)
+                    if index.version != entry.version:
+                        raise DatasetChangedError(_changed(entry))
+                    yield frame, index
+            except BaseException:
+                frame.close()
                 raise
+        # What links lead to may become another file without a sign at this one.
+        if seed and frame.can_stay_open and frame.path == entry.path:
+            self._open_frames.keep(entry.id, entry.version, frame, index, seed)
+        else:
+            frame.close()
+
+    @contextmanager
+    def _of_version(self, entry: Entry, frame: FrameFile) -> Iterator[None]:
+        """What is read inside is of the entry's version, or not to be used."""
+        try:
+            yield
+        except (IntegrityError, UnsupportedDatasetError):
+            # A file that is being written looks damaged.
             if not frame.is_unchanged():
-                raise DatasetChangedError(_changed(entry))
+                self._open_frames.drop(entry.id, entry.version)
+                raise DatasetChangedError(_changed(entry)) from None
+            raise
+        if not frame.is_unchanged():
+            self._open_frames.drop(entry.id, entry.version)
+            raise DatasetChangedError(_changed(entry))
 
     def _index(self, frame: FrameFile, entry: Entry) -> FrameIndex:
         key = (frame.path, frame.generation.stamp)

@@ -106,6 +106,20 @@ class Root(ABC):
         """
         return nullcontext(partial(self.read_chunk, entry))
 
+    def read_at_once(self, entry: Entry, nchunk: int, blocks: Sequence[int], max_nbytes: int) -> BlockRecord | None:
+        """As ``read_chunk``, on an event loop: None where a disk would be waited for, or much be done.
+
+        Parameters
+        ----------
+        max_nbytes : int
+            Compressed bytes at most.
+        """
+        return None
+
+    def close_idle(self) -> bool:
+        """Close the files that were open for reads to come which did not come; are there others still open?"""
+        return False
+
     @abstractmethod
     def read_file(self, entry: Entry, start: int, stop: int | None) -> StoredFile:
         """The stored bytes of a dataset that is a file of its own.

@@ -19,13 +19,14 @@ from types import TracebackType
 
 from ..errors import AccessDeniedError, DatasetNotFoundError
 
-__all__ = ["OpenedPath", "open_directory", "open_file", "read_at"]
+__all__ = ["OpenedPath", "open_directory", "open_file", "read_at", "read_cached_at"]
 
 _MAX_LINKS = 40
 # EINVAL: a link that was one a moment ago.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL)
 _WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -96,6 +97,26 @@ def read_at(fd: int, nbytes: int, offset: int) -> bytes:
         parts.append(data)
         got += len(data)
     return b"".join(parts)
+
+
+def read_cached_at(fd: int, nbytes: int, offset: int) -> memoryview | None:
+    """``nbytes`` bytes from ``offset`` when they are in memory already; never waits for a disk or a network.
+
+    Returns
+    -------
+    memoryview or None
+        None as well where the file system cannot tell.
+    """
+    if not _NOWAIT:
+        return None
+    data = bytearray(nbytes)
+    try:
+        got = os.preadv(fd, [data], offset, _NOWAIT)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+            return None
+        raise
+    return memoryview(data) if got == nbytes else None
 
 
 def _open(root: Path, path: str, directory: bool) -> OpenedPath:
