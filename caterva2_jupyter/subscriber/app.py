@@ -97,7 +97,12 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     routes += [
         (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": policy})
         for pattern, answers, arguments in subscriber_routes(
-            service.subscriber, service.frames, service.limits, service.cache_access, service.cache_keeper
+            service.subscriber,
+            service.frames,
+            service.limits,
+            service.cache_access,
+            service.cache_keeper,
+            service.compute,
         )
     ]
     guard = RequestGuard.for_service(config.http, config.urlbase)

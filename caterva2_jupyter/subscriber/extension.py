@@ -212,6 +212,7 @@ class SubscriberApp(ExtensionApp):
             self.service.limits,
             self.service.cache_access,
             self.service.cache_keeper,
+            self.service.compute,
         ):
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))

@@ -26,6 +26,7 @@ from ..errors import (
     SourceUnavailableError,
     UnsupportedDatasetError,
 )
+from ..web.compute_pool import ComputePool
 from ..web.source_handlers import (
     ANNOUNCE_ROUTE,
     SOURCE_ROUTES,
@@ -40,6 +41,7 @@ from .cache_handlers import CACHE_ROUTES
 from .cache_keeper import CacheKeeper
 from .frames import FrameMaker, parse_slice
 from .subscriber import Subscriber
+from .values_handlers import values_routes
 
 __all__ = ["FollowAnswers", "subscriber_routes"]
 
@@ -237,11 +239,12 @@ class OldFetchAnswers(OldAnswers):
 
     async def answer_get(self, address: str) -> None:
         source, entry = await self.dataset(address)
-        parsed = parse_slice(self.query_texts().get("slice_", ""), entry)
+        text = self.query_texts().get("slice_", "")
+        parsed = parse_slice(text, entry)
         if parsed is None:
             await self.send_whole(source, entry)
         else:
-            self.send_frame(await self.frames.slice_frame(source, entry, parsed))
+            self.send_frame(await self.frames.slice_frame(source, entry, parsed.selection, text))
 
 
 class OldChunkAnswers(OldAnswers):
@@ -308,6 +311,7 @@ def subscriber_routes(
     limits: Limits,
     access: CacheAccess | None = None,
     keeper: CacheKeeper | None = None,
+    compute: ComputePool | None = None,
 ) -> list[tuple[str, type[SourceAnswers], dict[str, Any]]]:
     """All routes of a subscriber but ``health`` and logins: pattern, answers (to be bound) and their arguments."""
     sources: dict[str, Any] = {"sources": subscriber, "limits": limits}
@@ -320,6 +324,8 @@ def subscriber_routes(
         routes += [(pattern, answers, {**sources, "access": access}) for pattern, answers in CACHE_ACCESS_ROUTES]
     if keeper is not None:
         routes += [(pattern, answers, {**sources, "keeper": keeper}) for pattern, answers in CACHE_ROUTES]
+    if compute is not None:
+        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in values_routes(compute)]
     for pattern, answers, refusal in _OLD_ROUTES:
         arguments = {**sources, "subscriber": subscriber, "frames": frames}
         routes.append((pattern, answers, {**arguments, "refusal": refusal} if refusal else arguments))

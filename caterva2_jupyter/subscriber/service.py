@@ -59,7 +59,7 @@ class SubscriberService:
         self.config = config
         self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-subscriber")
         self.compute = ComputePool()
-        self.frames = FrameMaker()
+        self.frames = FrameMaker(self.compute)
         self.limits = Limits()
         self.cache_access = CacheAccess(self.executor)
         ident = secrets.token_hex(8)
@@ -128,7 +128,6 @@ class SubscriberService:
             await self._republisher.stop()
         await self.subscriber.stop()
         await self.compute.stop()
-        self.frames.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
         if self._cache is not None:
             self._cache.close()

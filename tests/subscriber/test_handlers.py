@@ -21,6 +21,7 @@ from caterva2_jupyter.subscriber.app import make_app
 from caterva2_jupyter.subscriber.cache_access import CacheAccess
 from caterva2_jupyter.subscriber.cache_keeper import CacheKeeper
 from caterva2_jupyter.subscriber.frames import FrameMaker
+from caterva2_jupyter.web.compute_pool import ComputePool
 from caterva2_jupyter.web.source_handlers import Limits
 from tests.subscriber.running import Running, running
 
@@ -63,7 +64,8 @@ async def served(
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{prefix}"
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
-        frames, limits = FrameMaker(max_nbytes=max_frame_nbytes), Limits()
+        compute = ComputePool()
+        frames, limits = FrameMaker(compute, max_nbytes=max_frame_nbytes), Limits()
         keeper = CacheKeeper(run.subscriber, run.executor)
         keeper.open(run.cache)
         service = SimpleNamespace(
@@ -74,6 +76,7 @@ async def served(
             executor=run.executor,
             cache_access=CacheAccess(run.executor),
             cache_keeper=keeper,
+            compute=compute,
         )
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
@@ -82,7 +85,7 @@ async def served(
         finally:
             server.stop()
             await server.close_all_connections()
-            frames.close()
+            await compute.stop()
 
 
 def with_foo(test: Callable[[Served], Awaitable[None]], directory: Path, *, follow: bool = True) -> None:
