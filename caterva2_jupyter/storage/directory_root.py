@@ -26,6 +26,8 @@ from ..core.attributes import attrs_tag, encode_attrs
 from ..core.blocks import BlockRecord, checksum_seed
 from ..core.chunk_grid import ChunkProjection
 from ..core.events import Event
+from ..core.exact_attributes import EXACT_KEY, exact_attrs
+from ..core.group_file import GROUP_FILE, MAX_GROUP_FILE_NBYTES, parse_group_file
 from ..core.metadata import Entry, EntryKind, dataset_id
 from ..core.paths import MAX_PATH_BYTES, join, parent, parse_path
 from ..errors import (
@@ -206,6 +208,10 @@ class DirectoryRoot(Root):
 
     def _unit(self, path: str) -> str | None:
         """The first part of a path that is not a mere directory; None for temporary files."""
+        if path.rpartition("/")[2] == GROUP_FILE:
+            path = parent(path)
+            if not path:
+                return path
         names = path.split("/")
         if any(self._temporary.fullmatch(name) for name in names):
             return None
@@ -245,7 +251,7 @@ class DirectoryRoot(Root):
         directories = self._directories
         found: dict[str, tuple[Entry, str]] = {}
         if unit and os.path.lexists(self.watched / unit):
-            found |= {g: (Entry(g, "group"), _GROUP_STAMP) for g in _parents(listed) if g not in directories}
+            found |= {g: (self._group(g, g), _GROUP_STAMP) for g in _parents(listed) if g not in directories}
         # Copies are iterated: a scan may be under way in another thread.
         gone = {path for path in list(self._indirect) if _is_at_or_below(path, listed)}
         self._indirect -= gone
@@ -323,8 +329,10 @@ class DirectoryRoot(Root):
             self._directories.add(place.path)
             yield from self._frame_directory(place, own, catalog)
             return
+        group = self._group(place.path, place.real)
+        if place.path or group.attrs_tag or group.storage:
+            yield group, _GROUP_STAMP
         if place.path:
-            yield Entry(place.path, "group"), _GROUP_STAMP
             self._directories.add(place.path)
         for name, status, target in items:
             child = self._child(place, name)
@@ -338,6 +346,24 @@ class DirectoryRoot(Root):
                 yield from self._link(child, target, catalog)
             else:
                 yield from self._sort(self._listed(child, status), status, "", catalog)
+
+    def _group(self, path: str, real: str) -> Entry:
+        """The entry of a directory, with the attributes that the file in it gives."""
+        attrs, storage = self._group_file(real)
+        tag = attrs_tag(attrs) if attrs else ""
+        inline = sum(len(str(v)) + len(k) for k, v in attrs.items()) <= INLINE_ATTRS_NBYTES
+        return Entry(path, "group", attrs=attrs if inline else {}, attrs_tag=tag, attrs_inline=inline, storage=storage)
+
+    def _group_file(self, real: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            with open_file(self.watched, join(real, GROUP_FILE)) as file:
+                if file.status.st_size > MAX_GROUP_FILE_NBYTES:
+                    return {}, {"attrs_skipped": {GROUP_FILE: f"over {MAX_GROUP_FILE_NBYTES} bytes"}}
+                return parse_group_file(read_at(file.fd, file.status.st_size, 0))
+        except DatasetNotFoundError:
+            return {}, {}
+        except OSError as error:
+            return {}, {"attrs_skipped": {GROUP_FILE: error.strerror or type(error).__name__}}
 
     def _not_listed(self, place: _Place, error: OSError, catalog: _Catalog) -> Iterator[tuple[Entry, str]]:
         """What to tell of a directory that cannot be looked into."""
@@ -629,6 +655,8 @@ class DirectoryRoot(Root):
     def attributes(self, entry: Entry) -> Entry:
         if entry.attrs_inline:
             return entry
+        if entry.kind == "group" and not entry.version and "hdf5" not in entry.storage:
+            return replace(entry, attrs=self._group_file(entry.path)[0], attrs_inline=True)
         if entry.storage.get("format") in _FRAME_FORMATS:
             with self._frame(entry) as (_, index):
                 attrs, _ = _frame_attrs(index)
@@ -887,8 +915,9 @@ def _is_hdf5(file: OpenedPath, path: str) -> bool:
 
 def _frame_attrs(index: FrameIndex) -> tuple[dict[str, Any], dict[str, str]]:
     values, skipped = decode_vlmeta(index.vlmeta)
-    forms, without_form = encode_attrs(values)
-    return forms, skipped | without_form
+    exact = exact_attrs(values)
+    forms, without_form = encode_attrs({k: v for k, v in values.items() if k != EXACT_KEY and k not in exact})
+    return forms | exact, skipped | without_form
 
 
 def _frame_dims(index: FrameIndex, attrs: Mapping[str, Any]) -> tuple[str, ...] | None:
