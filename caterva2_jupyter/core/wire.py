@@ -23,7 +23,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -49,6 +49,7 @@ __all__ = [
     "encode_error",
     "encode_preamble",
     "encode_record",
+    "encode_answer",
     "encode_same",
     "pack_held",
     "unpack_held",
@@ -358,6 +359,16 @@ class RecordParser:
             if item is not None:
                 items.append(item)
         return items
+def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]) -> bytes:
+    """A whole answer of blocks."""
+    seed = checksum_seed(entry.id, entry.version)
+    parts: list[bytes | bytearray | memoryview] = [encode_preamble(entry, with_entry)]
+    for record in records:
+        parts += encode_record(record, seed)
+    parts.append(encode_end(len(records), seed))
+    return b"".join(parts)
+
+
 
     def close(self) -> None:
         """Say that no more bytes come.

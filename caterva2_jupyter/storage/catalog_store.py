@@ -34,6 +34,8 @@ MAX_SCANNED_PER_PAGE = 20_000
 MAX_PAGE_NBYTES = 16 << 20
 MAX_TOMBSTONES = 100_000
 MAX_WITH_ONE_ID = 100
+MAX_RESOLVED = 1000
+"""Entries in memory, with up to 64 kB of attributes each."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -90,6 +92,8 @@ class CatalogStore:
         self.root = root
         self._path = path
         self._lock = threading.RLock()
+        self._is_replica = is_replica
+        self._resolved: dict[str, Entry] = {}
         if is_replica:
             self._db = self._open_replica()
             return
@@ -168,6 +172,7 @@ class CatalogStore:
                     db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+            self._resolved = {}
 
     # What is there
 
@@ -204,11 +209,32 @@ class CatalogStore:
         ------
         DatasetNotFoundError
         """
-        entry = self.get(path)
-        if entry is None:
-            entry = self.get(f"{path}.b2nd")
-        if entry is None:
-            raise DatasetNotFoundError(f"no dataset {path!r} in root {self.root!r}")
+        if not self._is_replica and (known := self._resolved.get(path)) is not None:
+            return known
+        with self._lock:
+            entry = self.get(path)
+            if entry is None:
+                entry = self.get(f"{path}.b2nd")
+            if entry is None:
+                raise DatasetNotFoundError(f"no dataset {path!r} in root {self.root!r}")
+            if len(self._resolved) >= MAX_RESOLVED:
+                self._resolved = {}
+            if entry.has_data and entry.attrs_inline:
+                self._resolved[path] = entry
+        return entry
+
+    def recall(self, path: str, version: str | None) -> Entry | None:
+        """As ``resolve``, without waiting for anything: None where the entry is not in memory.
+
+        Parameters
+        ----------
+        version : str or None
+            The version that it has to be of; None: the newest one.
+        """
+        entry = self._resolved.get(path)
+        # Of a file that another process writes to, what is in memory may be old.
+        if entry is None or (version is None and self._is_replica) or version not in (None, entry.version):
+            return None
         return entry
 
     def with_id(self, dataset_id: str) -> list[Entry]:

@@ -31,17 +31,25 @@ from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.events import Event, EventBatch
 from ..core.exact_slice import encode_pieces, piece_geometry, selection_digest, slice_seed
-from ..core.metadata import Entry
+from ..core.metadata import Entry, Geometry
 from ..core.paths import parent
 from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream, FileStream
 from ..core.wire import ReadRequest
-from ..errors import DatasetChangedError, RequestError, SourceUnavailableError, TooLargeError, UnsupportedDatasetError
+from ..errors import (
+    Caterva2Error,
+    DatasetChangedError,
+    RequestError,
+    SourceUnavailableError,
+    TooLargeError,
+    UnsupportedDatasetError,
+)
 from .catalog_store import CatalogStore
 from .comparison import compare_blocks
 from .event_hub import EventHub
 from .root import Root
 
+from .reducing import REDUCTIONS_AT_ONCE, reduce_stored
 __all__ = ["ThreadedSource"]
 
 PIECE_NBYTES = 1 << 20
@@ -54,6 +62,10 @@ PIECES_PLANNED = 64
 MAX_WINDOWED_CHUNKS = 10_000_000
 SLICES_AT_ONCE = 8
 """Exact slices in the making: each may take ``MAX_SLICE_NBYTES`` of memory."""
+AT_ONCE_NBYTES = 64 << 10
+"""Compressed bytes of a read that is answered on the event loop: less work than handing it to a thread."""
+AT_ONCE_BLOCKS, AT_ONCE_CHUNKS = 16, 4
+TIDY_S = 6.0
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -102,6 +114,8 @@ class ThreadedSource:
         self._slicing = asyncio.Semaphore(SLICES_AT_ONCE)
         store.root = store.root or name
 
+        self._reducing = asyncio.Semaphore(REDUCTIONS_AT_ONCE)
+        self._tidying: asyncio.TimerHandle | None = None
     @property
     def root(self) -> str:
         return self._name
@@ -129,12 +143,48 @@ class ThreadedSource:
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
         try:
+    def read_at_once(self, request: ReadRequest) -> tuple[Entry, list[BlockRecord]] | None:
+        """The blocks of a small read of what is in memory; None where it has to be read as any other.
+
+        For event loops: it waits for no disk and no thread, and does little.
+        """
+        entry = self._store.recall(request.path, request.version)
+        if entry is None or (geometry := entry.geometry) is None or request.known is not None:
+            return None
+        if not _touches_few_chunks(request.selection, geometry):
+            return None
+        plan = BlockPlan(geometry, Selection.from_json(request.selection, geometry.shape))
+        if plan.nblocks > AT_ONCE_BLOCKS or self._answer_to(request, entry, plan) == "slice":
+            return None
+        records: list[BlockRecord] = []
+        left = AT_ONCE_NBYTES
+        for projection, blocks in _wanted(plan, request):
+            try:
+                record = self._files.read_at_once(entry, projection.nchunk, blocks.tolist(), left)
+            except Caterva2Error:
+                return None  # what is wrong is told by those who can do something about it
+            if record is None:
+                return None
+            records.append(record)
+            left -= len(record.body)
+        return entry, records
+
             return await self._read(request)
+        self._tidy_later()
         except DatasetChangedError:
             await self._suspect(request)
             raise
 
-    async def _suspect(self, request: ReadRequest) -> None:
+    def _tidy_later(self) -> None:
+        if self._tidying is None and not self._closed.is_set():
+            self._tidying = asyncio.get_running_loop().call_later(TIDY_S, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        if self._files.close_idle():
+            self._tidy_later()
+
+    async def _suspect(self, request: ReadRequest | ReduceRequest) -> None:
         """Have a dataset looked at that is not what the catalog says, once at a time."""
         if self._look_again is None:
             return
@@ -194,19 +244,37 @@ class ThreadedSource:
         if entry.geometry is None:
             why = f": {entry.reason}" if entry.reason else f" ({entry.kind})"
             raise UnsupportedDatasetError(f"{entry.path!r} in root {self._name!r} cannot be read{why}")
-        if request.version not in (None, entry.version):
-            raise DatasetChangedError(
-                f"dataset {entry.path!r} in root {self._name!r} changed: version {request.version} is gone"
-            )
-        plan = BlockPlan(entry.geometry, Selection.from_json(request.selection, entry.geometry.shape))
-        answer: Answer = "blocks"
-        if request.mode != "blocks" and request.window is None and can_slice(entry.geometry, plan.selection):
-            nheld = 0 if request.held is None else int(np.count_nonzero(request.held[: plan.nblocks]))
-            answer = choose_answer(request.mode, predict(entry, plan, plan.nblocks - nheld))
+        if version not in (None, entry.version):
+            raise DatasetChangedError(f"dataset {entry.path!r} in root {self._name!r} changed: version {version} is gone")
+        return entry, entry.geometry
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        def begin() -> tuple[Entry, Reduction]:
+            entry, geometry = self._readable(request.path, request.version)
+            return entry, Reduction(geometry, request)
+
+        try:
+            entry, reduction = await self._run(begin)
+        except DatasetChangedError:
+            await self._suspect(request)
+            raise
+        records = reduce_stored(self._files, entry, reduction, self._executor, self._reducing)
+        return ReducedStream(entry, records, reduction.digest)
+
+    def _plan(self, request: ReadRequest) -> _Planned:
+        entry, geometry = self._readable(request.path, request.version)
+        plan = BlockPlan(geometry, Selection.from_json(request.selection, geometry.shape))
+        answer = self._answer_to(request, entry, plan)
         wanted = _wanted(plan, request)  # what does not fit the plan is refused, whichever the answer
         if answer == "slice":
             wanted = ((p, p.blocks) for p in plan)
-        return _Planned(entry, plan, answer, _pieces(wanted, entry.geometry.block_nbytes))
+        return _Planned(entry, plan, answer, _pieces(wanted, geometry.block_nbytes))
+
+    def _answer_to(self, request: ReadRequest, entry: Entry, plan: BlockPlan) -> Answer:
+        if request.mode == "blocks" or request.window is not None or not can_slice(plan.geometry, plan.selection):
+            return "blocks"
+        nheld = 0 if request.held is None else int(np.count_nonzero(request.held[: plan.nblocks]))
+        return choose_answer(request.mode, predict(entry, plan, plan.nblocks - nheld))
 
     async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
         return await compare_blocks(self, request, self._executor)
@@ -324,6 +392,8 @@ class ThreadedSource:
             task.cancel()
         self._closed.set()
 
+        if self._tidying is not None:
+            self._tidying.cancel()
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
@@ -360,6 +430,20 @@ class _PieceRecords:
 
 def _wanted(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
     """Chunks of a request with the blocks that are wanted, in the plan's order.
+def _touches_few_chunks(selection: Any, geometry: Geometry) -> bool:
+    """May a plan be made on an event loop? (What is malformed is refused elsewhere.)"""
+    if selection is None:
+        return geometry.nchunks <= AT_ONCE_CHUNKS
+    if not isinstance(selection, list) or len(selection) != len(geometry.chunks):
+        return False
+    for axis, length in zip(selection, geometry.chunks, strict=True):
+        if not isinstance(axis, list) or len(axis) != 3 or not all(type(n) is int for n in axis):
+            return False
+        if (axis[1] - axis[0]) // length > AT_ONCE_CHUNKS:
+            return False
+    return True
+
+
 
     Raises
     ------

@@ -68,6 +68,7 @@ from ..core.wire import (
     encode_end,
     encode_error,
     encode_preamble,
+    encode_answer,
     encode_record,
     encode_same,
 )
@@ -84,6 +85,7 @@ from .caps import ClientCap
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
 __all__ = [
+from ..storage.threaded_source import ThreadedSource
     "ANNOUNCE_ROUTE",
     "SOURCE_ROUTES",
     "AnnounceAnswers",
@@ -320,6 +322,12 @@ class ReadAnswers(SourceAnswers):
             seed = checksum_seed(compared.entry.id, compared.entry.version)
             preamble = encode_preamble(compared.entry, with_entry=False)
             await self._send(seed, preamble, compared.records, lambda same: (encode_same(same, seed), b""))
+        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
+            entry, records = found
+            self.set_header("Content-Type", RECORDS_TYPE)
+            self.set_header("Cache-Control", "no-store")
+            self.write(encode_answer(entry, request.version is None, records))
+            return
             return
         stream = await source.read_blocks(request)
         seed = checksum_seed(stream.entry.id, stream.entry.version)

@@ -80,8 +80,7 @@ def test_an_open_frame_that_changed_is_told(root: DirectoryRoot, tmp_path: Path,
     else:
         path.chmod(0o640)
     with pytest.raises(DatasetChangedError):
-        if root.read_at_once(entry, 0, [0], 1 << 20) is None:
-            read(root, entry, [0])
+        root.read_at_once(entry, 0, [0], 1 << 20) or read(root, entry, [0])
     with pytest.raises(DatasetChangedError):
         read(root, entry, [0])
     assert nopen(path) == 0
