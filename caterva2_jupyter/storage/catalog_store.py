@@ -194,6 +194,15 @@ class CatalogStore:
             (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
             return int(count)
 
+    def stored_nbytes(self) -> dict[str, int]:
+        """Bytes that each dataset with data takes where it comes from, by its id."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT json_extract(entry, '$.id'), json_extract(entry, '$.cbytes') FROM entries"
+                " WHERE json_extract(entry, '$.geometry.shape') IS NOT NULL"
+            )
+            return {str(key): int(nbytes) for key, nbytes in rows if key and isinstance(nbytes, int)}
+
     def get(self, path: str) -> Entry | None:
         """The entry at exactly this path; the root itself is always a group."""
         with self._reading() as db:

@@ -21,6 +21,7 @@ from ..core.cache_location import CacheLocation
 from ..errors import NotFoundError, RequestError
 from ..storage.block_cache import BlockCache
 from ..web.source_handlers import SourceAnswers
+from .read_counts import ReadCounts
 
 __all__ = ["CACHE_ACCESS_ROUTES", "CacheAccess"]
 
@@ -39,10 +40,13 @@ class CacheAccess:
     ----------
     executor : Executor
         For files; closed by its owner.
+    counts : ReadCounts, optional
+        Told what was read.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, counts: ReadCounts | None = None) -> None:
         self._executor = executor
+        self._counts = counts if counts is not None else ReadCounts()
         self._cache: BlockCache | None = None
         self._location: CacheLocation | None = None
 
@@ -81,6 +85,7 @@ class CacheAccess:
     async def note_uses(self, uses: Sequence[Use]) -> None:
         """Take up which blocks were read without asking."""
         if self._cache is not None:
+            self._counts.note_uses(sum(len(blocks) for *_, chunks in uses for _, blocks in chunks))
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, _note_uses, self._cache, uses)
 

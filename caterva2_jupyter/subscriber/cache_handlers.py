@@ -105,6 +105,15 @@ class StatusAnswers(CacheAnswers):
         await self.write_pieces(json.dumps(form, separators=(",", ":")).encode())
 
 
+class SummaryAnswers(CacheAnswers):
+    """``GET cache/summary``: the running state, in an answer whose size goes with the number of roots."""
+
+    async def answer_get(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        form = await self.keeper.summary.status()
+        await self.write_pieces(json.dumps(form, separators=(",", ":")).encode())
+
+
 class EstimateAnswers(CacheAnswers):
     """``POST cache/estimate`` with ``{"path", "version", "selection"}``: what a read would cost."""
 
@@ -184,6 +193,7 @@ class SealedAnswers(CacheAnswers):
 
 CACHE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
     (r"/api/v1/cache", StatusAnswers),
+    (r"/api/v1/cache/summary", SummaryAnswers),
     (r"/api/v1/cache/estimate", EstimateAnswers),
     (r"/api/v1/cache/prefetch", PrefetchAnswers),
     (r"/api/v1/cache/verify", VerifyAnswers),

@@ -40,6 +40,8 @@ from ..errors import (
 from ..storage.block_cache import BlockCache, CachedVersion
 from ..storage.cache_directory import LEFTOVER
 from ..storage.sealing import seal
+from .cache_summary import CacheSummary, KnownRoots
+from .read_counts import ReadCounts
 from .segments import Segments
 
 __all__ = ["CacheKeeper", "FollowedRoots"]
@@ -52,7 +54,7 @@ T = TypeVar("T")
 Bits = npt.NDArray[np.bool_]
 
 
-class FollowedRoots(Protocol):
+class FollowedRoots(KnownRoots, Protocol):
     """The roots of a subscriber."""
 
     def source(self, root: str) -> Source:
@@ -92,15 +94,23 @@ class CacheKeeper:
     roots : FollowedRoots
     executor : Executor
         For files; closed by its owner.
+    counts : ReadCounts, optional
+        What was read since the start, as others count it.
+
+    Attributes
+    ----------
+    summary : CacheSummary
     """
 
-    def __init__(self, roots: FollowedRoots, executor: Executor) -> None:
+    def __init__(self, roots: FollowedRoots, executor: Executor, counts: ReadCounts | None = None) -> None:
         self._roots, self._executor = roots, executor
+        self.summary = CacheSummary(roots, counts if counts is not None else ReadCounts(), executor)
         self._opened: BlockCache | None = None
 
     def open(self, cache: BlockCache) -> None:
         """From now on keep this cache."""
         self._opened = cache
+        self.summary.open(cache)
 
     @property
     def _cache(self) -> BlockCache:

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -173,6 +173,22 @@ class FollowedRoot:
         await self._check_listed()
         entry = await self._run(lambda: self._store.resolve(path))
         return entry if entry.attrs_inline else await self._with_attrs(entry)
+
+    async def stored_nbytes(self, kept: Mapping[str, int]) -> tuple[int, int]:
+        """Bytes that are kept of datasets, none counted for more than it has, and those of all datasets.
+
+        Parameters
+        ----------
+        kept : mapping of str to int
+            Bytes by the id of a dataset.
+        """
+        await self._check_listed()
+
+        def count() -> tuple[int, int]:
+            sizes = self._store.stored_nbytes()
+            return sum(min(nbytes, sizes.get(key, 0)) for key, nbytes in kept.items()), sum(sizes.values())
+
+        return await self._run(count)
 
     async def entries_with_id(self, dataset_id: str) -> list[Entry]:
         """The entries of a dataset's id."""

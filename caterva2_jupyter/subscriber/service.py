@@ -21,6 +21,7 @@ from .cache_keeper import CacheKeeper
 from .followed_state import FollowedState
 from .frames import FrameMaker
 from .publisher_link import PublisherLink
+from .read_counts import ReadCounts
 from .republisher import Republisher, read_owner
 from .sources import CachedSource
 from .subscriber import Link, Subscriber
@@ -61,7 +62,8 @@ class SubscriberService:
         self.compute = ComputePool()
         self.frames = FrameMaker(self.compute)
         self.limits = Limits()
-        self.cache_access = CacheAccess(self.executor)
+        self._counts = ReadCounts()
+        self.cache_access = CacheAccess(self.executor, self._counts)
         ident = secrets.token_hex(8)
         self._upstreams = HttpUpstreams(config.network, ident)
         self._republisher: Republisher | None = None
@@ -76,7 +78,7 @@ class SubscriberService:
             ident=ident,
             trusts_events=not config.network.mac,
         )
-        self.cache_keeper = CacheKeeper(self.subscriber, self.executor)
+        self.cache_keeper = CacheKeeper(self.subscriber, self.executor, self._counts)
 
     def _links(self) -> list[Link]:
         links: list[Link] = []
@@ -98,7 +100,7 @@ class SubscriberService:
 
     def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
         assert self._cache is not None
-        return CachedSource(source, self._cache, self.executor, lookup)
+        return CachedSource(source, self._cache, self.executor, lookup, self._counts)
 
     async def start(self, url: str = "") -> None:
         """Open the cache, and begin to listen.

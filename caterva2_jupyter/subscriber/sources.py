@@ -39,6 +39,7 @@ from ..storage.comparison import compare_blocks
 from .adoption import Adoption, Adoptions
 from .exact_answers import ExactAnswers, WantedSlice, listed
 from .flights import Flights, look_at_error
+from .read_counts import ReadCounts
 from .remote_source import RemoteSource
 from .segments import Segment, Segments
 
@@ -70,6 +71,8 @@ class CachedSource:
     lookup : callable, optional
         The entry at a path (exactly or with ``.b2nd`` added) as last known here, None when there is none;
         called in the executor. Without it ``source.entry`` is asked, and its answers remembered.
+    counts : ReadCounts, optional
+        Told what was kept and what was fetched.
 
     Notes
     -----
@@ -83,7 +86,9 @@ class CachedSource:
         cache: BlockCache,
         executor: Executor,
         lookup: Callable[[str], Entry | None] | None = None,
+        counts: ReadCounts | None = None,
     ) -> None:
+        self._counts = counts if counts is not None else ReadCounts()
         self._source, self._cache, self._executor, self._lookup = source, cache, executor, lookup
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._exact = ExactAnswers(cache)
@@ -203,6 +208,7 @@ class CachedSource:
         if wanted is None:
             return None
         if wanted.kept:
+            self._counts.note_held(wanted.kept)
             return BlockStream(entry, listed(wanted.kept), wanted.digest)
         flight = self._flights.join_slice(version, wanted.digest)
         if flight is None:
@@ -241,6 +247,7 @@ class CachedSource:
                         break
             finally:
                 await _close(stream.records)
+        self._counts.note_fetched(records)
         await self._run(self._exact.keep, version, entry, wanted, records)
         return records
 
@@ -255,6 +262,7 @@ class CachedSource:
         wanted = segment.wanted()
         found, missing = await self._run(_read_cached, version, wanted)
         for records in found.values():
+            self._counts.note_held(records)
             self._flights.learn(version, records[0])
         if missing and adoption is not None:
             await self._take_over(version, segment, adoption, missing, found)
@@ -292,6 +300,7 @@ class CachedSource:
             raise _not_cached(version, missing, error) from error
         taken, _ = await self._run(_read_cached, version, dict(missing))
         for records in taken.values():
+            self._counts.note_held(records)
             for record in records:
                 _take(record, missing, found)
 
@@ -313,6 +322,7 @@ class CachedSource:
                 async for record in stream.records:
                     _take(record, missing, {})
                     self._flights.learn(version, record)
+                    self._counts.note_fetched([record])
                     fresh.append(record)
                     records.append(record)
                     if sum(len(r.body) for r in fresh) >= PUT_NBYTES:

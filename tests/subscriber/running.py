@@ -22,6 +22,7 @@ from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.storage.threaded_source import ThreadedSource
 from caterva2_jupyter.subscriber.broker_link import BrokerLost, LinkMessage, RootsKnown
 from caterva2_jupyter.subscriber.followed_state import FollowedState
+from caterva2_jupyter.subscriber.read_counts import ReadCounts
 from caterva2_jupyter.subscriber.sources import CachedSource
 from caterva2_jupyter.subscriber.subscriber import Subscriber
 
@@ -157,6 +158,7 @@ class Running:
         self.link = MemoryLink(self.publishers)
         self.upstreams = MemoryUpstreams(self.publishers)
         self.cache = BlockCache(directory / "blocks", 1 << 30)
+        self.counts = ReadCounts()
         self.subscriber = Subscriber(
             self.upstreams,
             [self.link],
@@ -168,7 +170,7 @@ class Running:
         )
 
     def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
-        return CachedSource(source, self.cache, self.executor, lookup)
+        return CachedSource(source, self.cache, self.executor, lookup, self.counts)
 
     async def start(self) -> None:
         for publisher in self.publishers.values():
