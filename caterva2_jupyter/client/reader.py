@@ -7,7 +7,7 @@ what did not come when a connection broke. It does not know what the user indexe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Event
@@ -21,10 +21,11 @@ from ..core.blocks import BlockRecord
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.dtypes import is_vlen
 from ..core.exact_slice import PieceAssembler, selection_digest
+from ..core.many_reads import MAX_READS, ManyParser
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
 from ..core.wire import End, Preamble, ReadRequest, RecordParser
-from ..errors import DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
+from ..errors import Caterva2Error, DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
 from .cache_policy import CachePolicy, is_near, read_mode
 from .decoded_blocks import DecodedBlocks
 from .progress import Progress
@@ -239,6 +240,57 @@ class Reader:
             else:
                 self.receive(root, entry, selection, assembler.add, progress)
         return assembler.out
+
+    def read_many(
+        self, reads: Sequence[tuple[str, Entry, Selection]], cache: CachePolicy = "auto"
+    ) -> list[npt.NDArray[Any]]:
+        """The boxes of selections of several datasets, by one request for all that is not on this machine.
+
+        Parameters
+        ----------
+        reads : sequence of (root, entry, selection)
+            As for ``read``. They are to be small: coordinates, single items.
+
+        Raises
+        ------
+        As ``read``.
+        """
+        from ..core.assembly import Assembler
+
+        boxes: list[npt.NDArray[Any] | None] = [None] * len(reads)
+        far: list[tuple[int, _ExactReceiver, ReadRequest]] = []
+        for number, (root, entry, selection) in enumerate(reads):
+            geometry = entry.geometry
+            assert geometry is not None
+            assembler = Assembler(geometry, selection)
+            plan = BlockPlan(geometry, selection)
+            if not selection.size or self._read_here(root, entry, plan, assembler):
+                boxes[number] = assembler.out
+                continue
+            mode = read_mode(cache) if can_slice(geometry, selection) else "blocks"
+            request = ReadRequest(root, entry.path, entry.version, selection.to_json(), mode=mode)
+            far.append((number, _ExactReceiver(entry, plan, assembler), request))
+        for start in range(0, len(far) if len(far) > 1 else 0, MAX_READS):
+            self._receive_many(far[start : start + MAX_READS], boxes)
+        return [self.read(*read, cache=cache) if box is None else box for read, box in zip(reads, boxes, strict=True)]
+
+    def _receive_many(
+        self, far: Sequence[tuple[int, _ExactReceiver, ReadRequest]], boxes: list[npt.NDArray[Any] | None]
+    ) -> None:
+        """Fill in what comes; what does not come is left to be read by itself, which tells why."""
+        try:
+            with self.service.read_many([request for _, _, request in far]) as answer:
+                parser, waiting = ManyParser(len(far)), iter(far)
+                number, receiver, _ = next(waiting)
+                for part in answer.parts():
+                    for item in parser.feed(part):
+                        receiver.take(item)
+                        if isinstance(item, End):
+                            boxes[number] = receiver.finish()
+                            number, receiver, _ = next(waiting, (number, receiver, None))
+                parser.close()
+        except Caterva2Error:
+            return
 
     def _read_exact(
         self,

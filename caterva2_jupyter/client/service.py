@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from ..core.cache_location import CacheLocation
 from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery
+from ..core.many_reads import many_to_json
 from ..core.metadata import Entry
 from ..core.paths import parse_root_name
 from ..core.wire import RECORDS_TYPE, ReadRequest
@@ -169,8 +170,15 @@ class Service:
 
     def read(self, request: ReadRequest) -> Answer:
         """Open the answer to a read: its body is for a ``RecordParser``."""
-        body = json.dumps(request.to_json(), separators=(",", ":")).encode()
-        answer = self.transport.request("POST", f"{_API}/read", body=body, headers={"Accept-Encoding": "identity"})
+        return self._records("/read", request.to_json())
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> Answer:
+        """Open the answers to several reads (4096 at most): the body is for a ``ManyParser``."""
+        return self._records("/read-many", many_to_json(requests))
+
+    def _records(self, route: str, form: Mapping[str, Any]) -> Answer:
+        body = json.dumps(form, separators=(",", ":")).encode()
+        answer = self.transport.request("POST", _API + route, body=body, headers={"Accept-Encoding": "identity"})
         kind = answer.headers.get("Content-Type", "")
         if kind != RECORDS_TYPE:
             with answer:

@@ -12,12 +12,12 @@ from functools import lru_cache
 from ..core.metadata import Entry
 from ..errors import AccessDeniedError, AuthenticationError
 from .cache_policy import CachePolicy
-from .discovery import find_credentials
+from .discovery import find_credentials, find_service
 from .reader import Reader
 from .service import Service
 from .transport import Credentials, NoSuchRouteError, Timeouts, Transport
 
-__all__ = ["DEFAULT_MAX_NBYTES", "Session"]
+__all__ = ["DEFAULT_MAX_NBYTES", "Session", "find_session"]
 
 DEFAULT_MAX_NBYTES = 1 << 30
 
@@ -84,6 +84,17 @@ class Session:
         if entry.attrs_inline:
             return entry
         return self.service.entry(root, entry.path)
+
+
+def find_session(url: str | None = None) -> Session:
+    """The session that this process has with a service, found as ``connect()`` finds it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    found = find_service(url)
+    return _shared(found.url, found.credentials, Timeouts(), found.tls_ca, DEFAULT_MAX_NBYTES, "auto", True)
 
 
 def _find_again(

@@ -52,6 +52,7 @@ __all__ = [
     "encode_answer",
     "encode_same",
     "pack_held",
+    "parse_body",
     "unpack_held",
 ]
 
@@ -126,12 +127,16 @@ class ReadRequest:
         ------
         RequestError, InvalidPathError
         """
-        if len(body) > MAX_REQUEST_NBYTES:
-            raise RequestError(f"a read request has at most {MAX_REQUEST_NBYTES} bytes")
-        try:
-            form = json.loads(body, object_pairs_hook=_distinct)
-        except (ValueError, RecursionError):
-            raise RequestError("the body is not JSON, or has a key twice") from None
+        return cls.from_form(parse_body(body))
+
+    @classmethod
+    def from_form(cls, form: Any) -> ReadRequest:
+        """As ``from_bytes``, of parsed JSON.
+
+        Raises
+        ------
+        RequestError, InvalidPathError
+        """
         if not isinstance(form, Mapping):
             raise RequestError("a read request is a JSON object")
         unknown = set(form) - {"path", "version", "selection", "window", "held", "mode", "fast", "known"}
@@ -172,6 +177,22 @@ class ReadRequest:
         if self.known is None:
             raise RequestError("this read compares nothing")
         return replace(self, held=~self.known.blocks, known=None)
+
+
+def parse_body(body: bytes) -> Any:
+    """The JSON of a request's body.
+
+    Raises
+    ------
+    RequestError
+        When it is too long, or no JSON, or an object has a key twice.
+    """
+    if len(body) > MAX_REQUEST_NBYTES:
+        raise RequestError(f"a read request has at most {MAX_REQUEST_NBYTES} bytes")
+    try:
+        return json.loads(body, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        raise RequestError("the body is not JSON, or has a key twice") from None
 
 
 def _known(form: Any) -> KnownBlocks:
@@ -325,6 +346,7 @@ class RecordParser:
     """
 
     _compared = False
+    _is_one_of_many = False
 
     def __init__(self, max_record_nbytes: int = (1 << 31) + MAX_HEAD_NBYTES) -> None:
         self._max = max_record_nbytes
@@ -352,7 +374,7 @@ class RecordParser:
         items: list[Preamble | BlockRecord | SameRecord | End] = []
         while len(self._buffer) >= self._need:
             if self._ended:
-                if self._buffer:
+                if self._buffer and not self._is_one_of_many:
                     raise IntegrityError("bytes after the end of an answer")
                 break
             item = self._preamble() if self._seed is None else self._record()
@@ -369,6 +391,11 @@ def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]
     return b"".join(parts)
 
 
+
+    @property
+    def rest(self) -> bytes | None:
+        """What came after the answer, where it is one of several; None while it is not complete."""
+        return bytes(self._buffer) if self._ended else None
 
     def close(self) -> None:
         """Say that no more bytes come.

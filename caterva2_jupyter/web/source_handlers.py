@@ -40,9 +40,11 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 from urllib.parse import quote
 
@@ -51,12 +53,13 @@ from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from ..core.blocks import checksum_seed
+from ..core.blocks import BlockRecord, checksum_seed
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.chunk_grid import BlockPlan
 from ..core.chunk_runs import ChunkRuns
 from ..core.events import EventBatch
 from ..core.legacy import chunk_selection
+from ..core.many_reads import encode_failure, parse_many
 from ..core.metadata import Entry
 from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
@@ -99,6 +102,7 @@ from ..storage.threaded_source import ThreadedSource
     "MetaAnswers",
     "PlainFileAnswers",
     "ReadAnswers",
+    "ReadManyAnswers",
     "RootsAnswers",
     "SourceAnswers",
     "SourceDirectory",
@@ -112,6 +116,7 @@ from ..storage.threaded_source import ThreadedSource
 log = logging.getLogger("caterva2_jupyter.web")
 
 PIECE_NBYTES = 256 << 10
+READS_AHEAD = 16  # of several in one request, each with at most a piece of it in memory
 YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
@@ -369,6 +374,108 @@ class ReadAnswers(SourceAnswers):
         else:
             parts.append(encode_end(nrecords, seed))
         self.write(b"".join(parts))
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A read whose first records are there; ``rest`` is None when those are all."""
+
+    stream: BlockStream
+    records: list[BlockRecord]
+    rest: AsyncIterator[BlockRecord] | None
+
+
+class ReadManyAnswers(SourceAnswers):
+    """``POST read-many`` with ``{"reads": [...]}`` -> the answers to all of them, one after the other."""
+
+    async def answer_post(self) -> None:
+        if len(self.request.body) > MAX_READ_REQUEST_NBYTES:
+            raise TooLargeError(f"a request has at most {MAX_READ_REQUEST_NBYTES} bytes: send several requests")
+        requests = parse_many(self.request.body)
+        for root in {request.root for request in requests}:
+            self.source_of(root)
+        with self.limits.reads.hold(self.client_key()):
+            await self.while_connected(self._answer(requests))
+
+    async def _answer(self, requests: list[ReadRequest]) -> None:
+        ahead: deque[asyncio.Task[_Begun]] = deque()
+        todo = iter(requests)
+        try:
+            for request in requests:
+                # Several are on their way at once: a source may be a round trip away.
+                for following in islice(todo, READS_AHEAD - len(ahead)):
+                    ahead.append(asyncio.create_task(self._begin(following)))
+                try:
+                    begun = await ahead[0]
+                except Caterva2Error as error:
+                    if request is requests[0]:
+                        raise
+                    self.write(encode_failure(error))
+                    return
+                ahead.popleft()
+                if request is requests[0]:
+                    self.set_header("Content-Type", RECORDS_TYPE)
+                    self.set_header("Cache-Control", "no-store")
+                if not await self._send(request, begun):
+                    return
+        finally:
+            await self._give_up(ahead)
+
+    async def _begin(self, request: ReadRequest) -> _Begun:
+        stream = await self.source_of(request.root).read_blocks(request)
+        records: list[BlockRecord] = []
+        nbytes = 0
+        try:
+            async for record in stream.records:
+                records.append(record)
+                nbytes += len(record.body)
+                if nbytes >= PIECE_NBYTES:
+                    return _Begun(stream, records, stream.records)
+        except BaseException:
+            await _close(stream.records)
+            raise
+        return _Begun(stream, records, None)
+
+    async def _send(self, request: ReadRequest, begun: _Begun) -> bool:
+        """Send one answer; False when it ended with an error, after which nothing can follow."""
+        stream = begun.stream
+        seed = checksum_seed(stream.entry.id, stream.entry.version)
+        self.write(encode_preamble(stream.entry, request.version is None, stream.digest))
+        nrecords = 0
+        try:
+            async for record in _chained(begun.records, begun.rest):
+                head, body = encode_record(record, seed, stream.answer)
+                self.write(head)
+                self.write(body if isinstance(body, bytes) else bytes(body))
+                nrecords += 1
+                if len(body) >= PIECE_NBYTES or nrecords % 64 == 0:
+                    await self.flush()
+        except Caterva2Error as error:
+            self.write(encode_error(error, seed))
+            return False
+        finally:
+            await _close(stream.records)
+        self.write(encode_end(nrecords, seed))
+        if sum(map(len, self._write_buffer)) >= PIECE_NBYTES:
+            await self.flush()
+        return True
+
+    async def _give_up(self, ahead: Iterable[asyncio.Task[_Begun]]) -> None:
+        for task in ahead:
+            task.cancel()
+        for begun in await asyncio.gather(*ahead, return_exceptions=True):
+            if isinstance(begun, _Begun):
+                await _close(begun.stream.records)
+
+
+async def _chained(
+    records: Iterable[BlockRecord], rest: AsyncIterator[BlockRecord] | None
+) -> AsyncIterator[BlockRecord]:
+    for record in records:
+        yield record
+    if rest is not None:
+        async for record in rest:
+            yield record
 
 
 class ChunkAnswers(SourceAnswers):
@@ -672,6 +779,7 @@ SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
     (r"/api/v1/roots/([^/]+)/catalog", CatalogAnswers),
     (r"/api/v1/meta", MetaAnswers),
     (r"/api/v1/read", ReadAnswers),
+    (r"/api/v1/read-many", ReadManyAnswers),
     (r"/api/v1/chunks/([^/]+)/([^/]+)/([^/]+)", ChunkAnswers),
     (r"/api/v1/file", FileAnswers),
     (r"/api/v1/files/(.+)", PlainFileAnswers),
