@@ -54,10 +54,12 @@ __all__ = ["ThreadedSource"]
 
 PIECE_NBYTES = 1 << 20
 """Decoded bytes of what the first call in a thread reads (one block at least): the answer begins soon."""
-LATER_PIECE_NBYTES = 2 << 20
-"""The same of the calls after it: a call costs about as much as reading 100 kB."""
+LATER_PIECE_NBYTES = 8 << 20
+"""The same of the calls after it at most: a call costs about as much as reading 100 kB."""
+LATER_PIECE_CBYTES = 2 << 20
+"""Compressed bytes of what they read, as the dataset compresses as a whole."""
 MAX_CHUNKS_PER_PIECE = 256
-PIECES_AHEAD = 3
+PIECES_AHEAD = 2
 PIECES_PLANNED = 64
 MAX_WINDOWED_CHUNKS = 10_000_000
 SLICES_AT_ONCE = 8
@@ -268,7 +270,8 @@ class ThreadedSource:
         wanted = _wanted(plan, request)  # what does not fit the plan is refused, whichever the answer
         if answer == "slice":
             wanted = ((p, p.blocks) for p in plan)
-        return _Planned(entry, plan, answer, _pieces(wanted, geometry.block_nbytes))
+        ratio = min(1.0, entry.cbytes / entry.nbytes) if entry.cbytes and entry.nbytes and answer == "blocks" else 1.0
+        return _Planned(entry, plan, answer, _pieces(wanted, geometry.block_nbytes, ratio))
 
     def _answer_to(self, request: ReadRequest, entry: Entry, plan: BlockPlan) -> Answer:
         if request.mode == "blocks" or request.window is not None or not can_slice(plan.geometry, plan.selection):
@@ -478,10 +481,10 @@ def _not_held(
             yield projection, blocks
 
 
-def _pieces(wanted: Iterable[tuple[ChunkProjection, Ints]], block_nbytes: int) -> Iterator[_Piece]:
-    """Group small chunks, and split large ones, in pieces of about ``PIECE_NBYTES``, later ``LATER_PIECE_NBYTES``."""
+def _pieces(wanted: Iterable[tuple[ChunkProjection, Ints]], block_nbytes: int, ratio: float) -> Iterator[_Piece]:
+    """Group small chunks, and split large ones, in pieces of about ``PIECE_NBYTES``, larger ones later."""
     most = max(1, PIECE_NBYTES // max(block_nbytes, 1))
-    later = max(1, LATER_PIECE_NBYTES // max(block_nbytes, 1))
+    later = max(1, int(min(LATER_PIECE_NBYTES, LATER_PIECE_CBYTES / ratio)) // max(block_nbytes, 1))
     group: list[_Part] = []
     count = 0
     for projection, blocks in wanted:
