@@ -10,13 +10,14 @@ from tornado.web import Application, RequestHandler
 
 from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
-from ..web.access import AccessPolicy, RequestGuard, network_policy
+from ..web.access import AccessPolicy, Open, RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
 from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .handlers import subscriber_routes
 from .login import Logins, login_routes
+from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
 from .service import SubscriberService
 from .users import UserStore
 
@@ -104,6 +105,18 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
             service.cache_keeper,
             service.compute,
         )
+    ]
+    pages = {"assets": service.assets}
+    sources = {"sources": service.subscriber, "limits": service.limits, "policy": policy}
+    routes.append((prefix + DISPLAYS_ROUTE, bind(DisplaysAnswers, ServiceHandler), {**sources, **pages}))
+    # What is in the page is no secret; where users log in, they are led there before they see it empty.
+    viewers: AccessPolicy = logins if logins is not None else Open()
+    routes += [
+        (prefix + pattern, bind(answers, PageHandler), {**pages, "policy": viewers}) for pattern, answers in PAGE_ROUTES
+    ]
+    routes += [
+        (prefix + pattern, bind(answers, ServiceHandler), {**pages, "policy": Open()})
+        for pattern, answers in ASSET_ROUTES
     ]
     guard = RequestGuard.for_service(config.http, config.urlbase)
     return make_application(routes, guard, mac_settings(config.network))

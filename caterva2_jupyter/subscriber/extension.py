@@ -78,6 +78,10 @@ class _Socket(_Guarded, WebSocketMixin, WebSocketHandler, JupyterHandler):
     pass
 
 
+class _Page(_Guarded):
+    """The page, to which those who are not logged in come by Jupyter's own login."""
+
+
 class _Health(JsonAnswers, _Base):
     _track_activity = False  # a probe must not keep an idle server alive
 
@@ -125,6 +129,11 @@ def _guard(answers: type[SourceAnswers]) -> Callable[[Verb], Verb]:
         return ws_authenticated(allowed) if is_socket(answers) else web.authenticated(allowed)
 
     return guard
+
+
+def _reading(verb: Verb) -> Verb:
+    allowed: Verb = authorized(action="read", resource=RESOURCE)(verb)
+    return web.authenticated(allowed)
 
 
 class SubscriberApp(ExtensionApp):
@@ -216,6 +225,21 @@ class SubscriberApp(ExtensionApp):
         ):
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))
+        self._add_pages(self.service)
+
+    def _add_pages(self, service: SubscriberService) -> None:
+        from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers
+
+        pages = {"assets": service.assets}
+        arguments = {"sources": service.subscriber, "limits": service.limits, **pages}
+        self.handlers.append(
+            (PREFIX + DISPLAYS_ROUTE, bind(DisplaysAnswers, _Base, _guard(DisplaysAnswers)), arguments)
+        )
+        for pattern, page in PAGE_ROUTES:
+            self.handlers.append((PREFIX + pattern, bind(page, _Page, _reading), pages))
+        # As Jupyter's own static files: the same for everybody, and asked for by imports, which carry no token.
+        for pattern, asset in ASSET_ROUTES:
+            self.handlers.append((PREFIX + pattern, bind(asset, _Page, allow_unauthenticated), pages))
 
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         if self.service is None:

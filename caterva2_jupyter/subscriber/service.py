@@ -18,8 +18,10 @@ from ..web.source_handlers import Limits
 from .broker_link import BrokerLink
 from .cache_access import CacheAccess
 from .cache_keeper import CacheKeeper
+from .displays import Displays, installed_displays
 from .followed_state import FollowedState
 from .frames import FrameMaker
+from .pages import Assets
 from .publisher_link import PublisherLink
 from .read_counts import ReadCounts
 from .republisher import Republisher, read_owner
@@ -46,6 +48,8 @@ class SubscriberService:
         Where bytes from elsewhere are decoded.
     frames : FrameMaker
     limits : Limits
+    assets : Assets
+        What browsers load.
     cache_access : CacheAccess
     cache_keeper : CacheKeeper
     executor : ThreadPoolExecutor
@@ -62,6 +66,7 @@ class SubscriberService:
         self.compute = ComputePool()
         self.frames = FrameMaker(self.compute)
         self.limits = Limits()
+        self.assets = Assets(Displays(installed_displays()))
         self._counts = ReadCounts()
         self.cache_access = CacheAccess(self.executor, self._counts)
         ident = secrets.token_hex(8)
@@ -100,7 +105,7 @@ class SubscriberService:
 
     def _cached(self, source: Source, lookup: Callable[[str], Entry | None]) -> Source:
         assert self._cache is not None
-        return CachedSource(source, self._cache, self.executor, lookup, self._counts)
+        return CachedSource(source, self._cache, self.executor, lookup, self._counts, self.compute)
 
     async def start(self, url: str = "") -> None:
         """Open the cache, and begin to listen.

@@ -1,0 +1,164 @@
+// The page that a subscriber serves: the browser of remote datasets on the left, the viewer on the right. The address
+// that is shown is in the URL's fragment (`#/ROOT/PATH`), so that it can be kept, sent and gone back to.
+import { mountBrowser } from '../browser';
+import { FetchTransport } from '../transport';
+import type { mountViewer, Theme, ViewerHandle } from '../viewer/main';
+import '../browser/browser.css';
+import './page.css';
+
+const NARROWEST_PX = 180;
+const KEEP = 'caterva2:page';
+
+interface Kept {
+  theme?: Theme;
+  width?: number;
+}
+
+class Page {
+  private readonly base = new URL('.', document.baseURI).href;
+  private readonly transport = new FetchTransport(this.base);
+  private readonly side = document.createElement('nav');
+  private readonly main = document.createElement('main');
+  private readonly welcome = document.createElement('p');
+  private readonly box = document.createElement('div');
+  private readonly themeButton = document.createElement('button');
+  private readonly kept: Kept = read();
+  private viewer: Promise<ViewerHandle> | null = null;
+  private readonly browser;
+
+  constructor(private readonly el: HTMLElement) {
+    this.side.className = 'c2p-side';
+    this.side.setAttribute('aria-label', 'Roots and datasets');
+    this.main.className = 'c2p-main';
+    this.box.className = 'c2p-viewer';
+    this.box.hidden = true;
+    this.welcome.className = 'c2p-welcome';
+    this.welcome.textContent = 'Choose a dataset on the left.';
+    this.main.append(this.welcome, this.box);
+    el.append(this.header(), this.side, this.splitter(), this.main);
+    const list = document.createElement('div');
+    list.className = 'c2p-browser';
+    this.side.append(list);
+    this.browser = mountBrowser({
+      el: list,
+      transport: this.transport,
+      host: { open: address => this.go(address) }
+    });
+    this.browser.setVisible(true);
+    this.setTheme(this.kept.theme ?? 'light');
+    this.setWidth(this.kept.width ?? 320);
+    window.addEventListener('hashchange', () => this.follow());
+    this.follow();
+  }
+
+  private header(): HTMLElement {
+    const header = document.createElement('header');
+    header.className = 'c2p-header';
+    const title = document.createElement('h1');
+    title.textContent = 'Remote arrays';
+    this.themeButton.type = 'button';
+    this.themeButton.onclick = () => this.setTheme(this.kept.theme === 'dark' ? 'light' : 'dark');
+    header.append(title, this.themeButton);
+    return header;
+  }
+
+  /** Moved by the pointer or by the arrow keys. */
+  private splitter(): HTMLElement {
+    const splitter = document.createElement('div');
+    splitter.className = 'c2p-splitter';
+    splitter.setAttribute('role', 'separator');
+    splitter.setAttribute('aria-label', 'Width of the list');
+    splitter.setAttribute('aria-orientation', 'vertical');
+    splitter.tabIndex = 0;
+    splitter.onkeydown = event => {
+      const step = { ArrowLeft: -20, ArrowRight: 20 }[event.key];
+      if (step) {
+        this.setWidth(this.side.offsetWidth + step);
+      }
+    };
+    splitter.onpointerdown = event => splitter.setPointerCapture(event.pointerId);
+    splitter.onpointermove = event => {
+      if (splitter.hasPointerCapture(event.pointerId)) {
+        this.setWidth(event.clientX);
+      }
+    };
+    return splitter;
+  }
+
+  private setWidth(px: number): void {
+    this.kept.width = Math.max(NARROWEST_PX, Math.min(px, window.innerWidth * 0.7));
+    this.side.style.width = `${this.kept.width}px`;
+    keep(this.kept);
+  }
+
+  private setTheme(theme: Theme): void {
+    this.kept.theme = theme;
+    keep(this.kept);
+    this.el.dataset.theme = theme;
+    this.themeButton.textContent = theme === 'dark' ? 'Light theme' : 'Dark theme';
+    void this.viewer?.then(viewer => viewer.setTheme(theme));
+  }
+
+  private go(address: string): void {
+    const hash = `#/${address.split('/').map(encodeURIComponent).join('/')}`;
+    if (location.hash === hash) {
+      this.follow();
+    } else {
+      location.hash = hash;
+    }
+  }
+
+  /** Shows what the URL's fragment names. */
+  private follow(): void {
+    let address = '';
+    try {
+      address = decodeURIComponent(location.hash.replace(/^#\/?/, '')).replace(/\/$/, '');
+    } catch {
+      // Not percent-encoded UTF-8: there is nothing of that name.
+    }
+    this.welcome.hidden = Boolean(address);
+    this.box.hidden = !address;
+    document.title = address ? `${address} · Remote arrays` : 'Remote arrays';
+    if (!address) {
+      return;
+    }
+    void this.browser.reveal(address);
+    this.viewer ??= this.makeViewer();
+    this.viewer.then(viewer => viewer.open(address)).catch((error: unknown) => this.fail(error));
+  }
+
+  /** The viewer is loaded when something is opened for the first time. */
+  private async makeViewer(): Promise<ViewerHandle> {
+    const url = new URL(this.el.dataset.viewer!, this.base).href;
+    const module = (await import(/* @vite-ignore */ url)) as { mountViewer: typeof mountViewer };
+    return module.mountViewer({ el: this.box, transport: this.transport, theme: this.kept.theme });
+  }
+
+  private fail(error: unknown): void {
+    this.viewer = null;
+    this.box.hidden = true;
+    this.welcome.hidden = false;
+    this.welcome.setAttribute('role', 'alert');
+    const reason = error instanceof Error ? error.message : String(error);
+    this.welcome.textContent = `The viewer could not be loaded (${reason}): reload this page.`;
+  }
+}
+
+/** What this browser remembers of the page; it may refuse to. */
+function read(): Kept {
+  try {
+    return JSON.parse(localStorage.getItem(KEEP) ?? '{}') as Kept;
+  } catch {
+    return {};
+  }
+}
+
+function keep(kept: Kept): void {
+  try {
+    localStorage.setItem(KEEP, JSON.stringify(kept));
+  } catch {
+    // Then it is forgotten.
+  }
+}
+
+new Page(document.getElementById('page')!);
