@@ -18,6 +18,7 @@ from ..errors import TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
 from .conversions import conversion
 from .prefetch import Prefetching
+from .reducing import Reducing
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 from .session import Session
@@ -32,7 +33,7 @@ ITERATED_NBYTES = 16 << 20
 Field = str | list[str]
 
 
-class RemoteArray(Prefetching, RemoteDataset):
+class RemoteArray(Prefetching, Reducing, RemoteDataset):
     """An N-dimensional array of a root, read block by block as it is indexed.
 
     ``array[key]`` equals ``numpy_array[key]`` for basic indexing: ints, slices of any step, ``...``, ``None``;

@@ -17,6 +17,7 @@ from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery
 from ..core.many_reads import many_to_json
 from ..core.metadata import Entry
 from ..core.paths import parse_root_name
+from ..core.reduce_request import ReduceRequest
 from ..core.wire import RECORDS_TYPE, ReadRequest
 from ..errors import IntegrityError, NotFoundError, SourceUnavailableError
 from .discovery import find_credentials
@@ -175,6 +176,10 @@ class Service:
     def read_many(self, requests: Sequence[ReadRequest]) -> Answer:
         """Open the answers to several reads (4096 at most): the body is for a ``ManyParser``."""
         return self._records("/read-many", many_to_json(requests))
+
+    def reduce(self, request: ReduceRequest) -> Answer:
+        """Open the answer to a reduction: its body is for a ``ReduceParser``."""
+        return self._records("/reduce", request.to_json())
 
     def _records(self, route: str, form: Mapping[str, Any]) -> Answer:
         body = json.dumps(form, separators=(",", ":")).encode()

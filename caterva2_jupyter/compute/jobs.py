@@ -12,6 +12,7 @@ from typing import Any
 from .boxes import Answer, keyed, read_box, values_answer
 from .frames import chunk, frame
 from .records import Buffer
+from .reduce_job import reduce_records
 
 __all__ = ["JOBS", "STREAMED", "Answer", "Job", "StreamedJob", "values"]
 
@@ -26,4 +27,4 @@ def values(arguments: Mapping[str, Any], parts: Iterator[Sequence[Buffer]]) -> A
 
 
 JOBS: Mapping[str, Job] = {"chunk": chunk}
-STREAMED: Mapping[str, StreamedJob] = {"frame": frame, "values": values}
+STREAMED: Mapping[str, StreamedJob] = {"frame": frame, "reduce": reduce_records, "values": values}

@@ -16,10 +16,11 @@ from .blocks import BlockRecord
 from .catalog import CatalogPage, CatalogQuery, Cursor
 from .events import EventBatch
 from .metadata import Entry
+from .reduce_request import ReduceRequest, Working
 from .revalidation import SameRecord
 from .wire import ReadRequest
 
-__all__ = ["BlockStream", "ComparedStream", "FileStream", "Source"]
+__all__ = ["BlockStream", "ComparedStream", "FileStream", "ReducedStream", "Source"]
 
 
 @dataclass(slots=True)
@@ -54,6 +55,26 @@ class ComparedStream:
 
     entry: Entry
     records: AsyncIterator[SameRecord]
+
+
+@dataclass(slots=True)
+class ReducedStream:
+    """The answer to a reduction.
+
+    Attributes
+    ----------
+    entry : Entry
+        What is reduced.
+    records : AsyncIterator of BlockRecord or Working
+        The pieces of the result, as those of an exact slice; before them, every few seconds, how far it is. Close it
+        to stop the work.
+    digest : str
+        ``reduction_digest`` of the request.
+    """
+
+    entry: Entry
+    records: AsyncIterator[BlockRecord | Working]
+    digest: str
 
 
 @dataclass(slots=True)
@@ -116,6 +137,19 @@ class Source(Protocol):
         As ``read_blocks``.
         RequestError
             When the request has no ``known``, or not a digest for each chunk of it.
+        """
+        ...
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        """Make fewer values of many, where they are.
+
+        Raises
+        ------
+        As ``read_blocks``.
+        RequestError
+            When the request does not fit the dataset, or there is no such value (the least of nothing).
+        TooLargeError
+            When the result is over the limit of one reduction.
         """
         ...
 

@@ -11,7 +11,8 @@ little endian::
 the table; each block's checksum covers what ``blocks`` says. Kinds: 1 blocks, 2 a piece of an exact slice
 (``exact_slice``; ``nchunk`` is its number), 3 what is the same as in an older version (``revalidation``; rows
 have an 8-byte digest more, the head is the proof, there is no body; only where the request has ``known``), 4
-error (the body is the JSON of an error), 5 end (``nchunk`` counts the records sent). The preamble says
+error (the body is the JSON of an error), 5 end (``nchunk`` counts the records sent, 6 not among them), 6 a
+reduction is at work (``nchunk`` blocks are done of those in the head, a u64; only before its pieces). The preamble says
 ``"answer": "slice"`` with the digest of the selection where pieces follow. An answer without its end was cut
 short.
 """
@@ -36,6 +37,7 @@ from .blocks import MAX_HEAD_NBYTES, BlockRecord, checksum_seed
 from .exact_slice import slice_seed
 from .metadata import Entry
 from .paths import split_address
+from .reduce_request import Working
 from .revalidation import DIGEST_NBYTES, SAME_DTYPE, KnownBlocks, SameRecord
 
 __all__ = [
@@ -44,13 +46,15 @@ __all__ = [
     "Preamble",
     "ReadRequest",
     "RecordParser",
+    "ReduceParser",
     "SameParser",
+    "encode_answer",
     "encode_end",
     "encode_error",
     "encode_preamble",
     "encode_record",
-    "encode_answer",
     "encode_same",
+    "encode_working",
     "pack_held",
     "parse_body",
     "unpack_held",
@@ -61,7 +65,8 @@ MAX_REQUEST_NBYTES = 64 << 20
 MAX_BLOCKS_PER_RECORD = 1 << 24
 _PREAMBLE = struct.Struct("<4sII")
 _RECORD = struct.Struct("<4sBBHQIIQI")
-_BLOCKS, _PIECE, _SAME, _ERROR, _END = 1, 2, 3, 4, 5
+_BLOCKS, _PIECE, _SAME, _ERROR, _END, _WORKING = 1, 2, 3, 4, 5, 6
+_TOTAL = struct.Struct("<Q")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _TABLE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4")])
 
@@ -306,6 +311,11 @@ def encode_same(same: SameRecord, seed: int) -> bytes:
     return _encode(_SAME, seed, same.nchunk, same.proof, same.rows.tobytes(), len(same.rows), 0)
 
 
+def encode_working(working: Working, seed: int) -> bytes:
+    """That a reduction is being worked on."""
+    return _encode(_WORKING, seed, working.done, _TOTAL.pack(working.total), b"", 0, 0)
+
+
 def encode_error(error: Caterva2Error, seed: int) -> bytes:
     """An error after the answer has begun."""
     body = json.dumps({**error_to_json(error), "status": error.status}).encode()
@@ -316,6 +326,16 @@ def encode_end(nrecords: int, seed: int) -> bytes:
     return _encode(_END, seed, nrecords, b"", b"", 0, 0)
 
 
+def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]) -> bytes:
+    """A whole answer of blocks."""
+    seed = checksum_seed(entry.id, entry.version)
+    parts: list[bytes | bytearray | memoryview] = [encode_preamble(entry, with_entry)]
+    for record in records:
+        parts += encode_record(record, seed)
+    parts.append(encode_end(len(records), seed))
+    return b"".join(parts)
+
+
 def _digest_of(form: Mapping[str, Any]) -> str:
     """Whose exact slice a preamble announces; empty for blocks."""
     answer, digest = form.get("answer", "blocks"), form.get("selection", "")
@@ -324,6 +344,9 @@ def _digest_of(form: Mapping[str, Any]) -> str:
     if answer != "slice" or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise IntegrityError("an answer of a kind that is not known")
     return digest
+
+
+_Item = Preamble | BlockRecord | SameRecord | Working | End
 
 
 class RecordParser:
@@ -347,6 +370,7 @@ class RecordParser:
 
     _compared = False
     _is_one_of_many = False
+    _works = False
 
     def __init__(self, max_record_nbytes: int = (1 << 31) + MAX_HEAD_NBYTES) -> None:
         self._max = max_record_nbytes
@@ -367,11 +391,11 @@ class RecordParser:
         Caterva2Error
             The error that the source sent in the midst of its answer.
         """
-        return [item for item in self._feed(data) if not isinstance(item, SameRecord)]
+        return [item for item in self._feed(data) if not isinstance(item, (SameRecord, Working))]
 
-    def _feed(self, data: bytes | bytearray | memoryview) -> list[Preamble | BlockRecord | SameRecord | End]:
+    def _feed(self, data: bytes | bytearray | memoryview) -> list[_Item]:
         self._buffer += data
-        items: list[Preamble | BlockRecord | SameRecord | End] = []
+        items: list[_Item] = []
         while len(self._buffer) >= self._need:
             if self._ended:
                 if self._buffer and not self._is_one_of_many:
@@ -381,16 +405,6 @@ class RecordParser:
             if item is not None:
                 items.append(item)
         return items
-def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]) -> bytes:
-    """A whole answer of blocks."""
-    seed = checksum_seed(entry.id, entry.version)
-    parts: list[bytes | bytearray | memoryview] = [encode_preamble(entry, with_entry)]
-    for record in records:
-        parts += encode_record(record, seed)
-    parts.append(encode_end(len(records), seed))
-    return b"".join(parts)
-
-
 
     @property
     def rest(self) -> bytes | None:
@@ -430,7 +444,7 @@ def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]
         self._need = _RECORD.size
         return preamble
 
-    def _record(self) -> BlockRecord | SameRecord | End | None:
+    def _record(self) -> BlockRecord | SameRecord | Working | End | None:
         assert self._seed is not None
         assert self._about is not None
         magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(self._buffer)
@@ -468,6 +482,10 @@ def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]
             raise error_from_json(form, status)
         if self._compared:
             return self._same(kind, nchunk, head_and_table, head_size, body)
+        if kind == _WORKING and self._works and head_size == _TOTAL.size and len(head_and_table) == head_size:
+            if body or self._nrecords:
+                raise IntegrityError("a reduction that is at work after its result")
+            return Working(nchunk, _TOTAL.unpack(head_and_table)[0])
         if kind != (_PIECE if self._about.answer == "slice" else _BLOCKS):
             raise IntegrityError(f"a record of unknown kind {kind}")
         table = np.frombuffer(head_and_table, _TABLE, nblocks, head_size)
@@ -500,4 +518,30 @@ class SameParser(RecordParser):
 
     def feed_same(self, data: bytes | bytearray | memoryview) -> list[Preamble | SameRecord | End]:
         """As ``feed``."""
-        return [item for item in self._feed(data) if not isinstance(item, BlockRecord)]
+        return [item for item in self._feed(data) if not isinstance(item, (BlockRecord, Working))]
+
+
+class ReduceParser(RecordParser):
+    """Parser of an answer to a reduction: pieces, and before them that it is at work.
+
+    Parameters
+    ----------
+    digest : str
+        ``reduction_digest`` of what was asked for.
+    max_record_nbytes : int
+        A record with a longer body is refused before it is received.
+    """
+
+    _works = True
+
+    def __init__(self, digest: str, max_record_nbytes: int = 2 << 20) -> None:
+        super().__init__(max_record_nbytes)
+        self._digest = digest
+
+    def feed_reduced(self, data: bytes | bytearray | memoryview) -> list[Preamble | BlockRecord | Working | End]:
+        """As ``feed``."""
+        items = [item for item in self._feed(data) if not isinstance(item, SameRecord)]
+        for item in items:
+            if isinstance(item, Preamble) and self._digest != item.digest:
+                raise IntegrityError("the answer is of another reduction")
+        return items

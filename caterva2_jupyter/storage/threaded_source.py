@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..compute.reduction import Reduction
 from ..core.answer_choice import Answer, can_slice, choose_answer, predict
 from ..core.assembly import Assembler
 from ..core.blocks import BlockRecord, checksum_seed
@@ -33,8 +34,9 @@ from ..core.events import Event, EventBatch
 from ..core.exact_slice import encode_pieces, piece_geometry, selection_digest, slice_seed
 from ..core.metadata import Entry, Geometry
 from ..core.paths import parent
+from ..core.reduce_request import ReduceRequest
 from ..core.selection import Selection
-from ..core.source import BlockStream, ComparedStream, FileStream
+from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream
 from ..core.wire import ReadRequest
 from ..errors import (
     Caterva2Error,
@@ -47,9 +49,9 @@ from ..errors import (
 from .catalog_store import CatalogStore
 from .comparison import compare_blocks
 from .event_hub import EventHub
+from .reducing import REDUCTIONS_AT_ONCE, reduce_stored
 from .root import Root
 
-from .reducing import REDUCTIONS_AT_ONCE, reduce_stored
 __all__ = ["ThreadedSource"]
 
 PIECE_NBYTES = 1 << 20
@@ -62,12 +64,12 @@ MAX_CHUNKS_PER_PIECE = 256
 PIECES_AHEAD = 2
 PIECES_PLANNED = 64
 MAX_WINDOWED_CHUNKS = 10_000_000
-SLICES_AT_ONCE = 8
-"""Exact slices in the making: each may take ``MAX_SLICE_NBYTES`` of memory."""
 AT_ONCE_NBYTES = 64 << 10
 """Compressed bytes of a read that is answered on the event loop: less work than handing it to a thread."""
 AT_ONCE_BLOCKS, AT_ONCE_CHUNKS = 16, 4
 TIDY_S = 6.0
+SLICES_AT_ONCE = 8
+"""Exact slices in the making: each may take ``MAX_SLICE_NBYTES`` of memory."""
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -114,10 +116,10 @@ class ThreadedSource:
         self._changing = asyncio.Lock()
         self._closed = threading.Event()
         self._slicing = asyncio.Semaphore(SLICES_AT_ONCE)
-        store.root = store.root or name
-
         self._reducing = asyncio.Semaphore(REDUCTIONS_AT_ONCE)
         self._tidying: asyncio.TimerHandle | None = None
+        store.root = store.root or name
+
     @property
     def root(self) -> str:
         return self._name
@@ -143,8 +145,6 @@ class ThreadedSource:
 
     # What is in it
 
-    async def read_blocks(self, request: ReadRequest) -> BlockStream:
-        try:
     def read_at_once(self, request: ReadRequest) -> tuple[Entry, list[BlockRecord]] | None:
         """The blocks of a small read of what is in memory; None where it has to be read as any other.
 
@@ -171,8 +171,10 @@ class ThreadedSource:
             left -= len(record.body)
         return entry, records
 
-            return await self._read(request)
+    async def read_blocks(self, request: ReadRequest) -> BlockStream:
         self._tidy_later()
+        try:
+            return await self._read(request)
         except DatasetChangedError:
             await self._suspect(request)
             raise
@@ -241,13 +243,15 @@ class ThreadedSource:
         records = await self._run(encode_pieces, seed, assembler.out, pieces, fast)
         return BlockStream(entry, _listed(records), digest)
 
-    def _plan(self, request: ReadRequest) -> _Planned:
-        entry = self._store.resolve(request.path)
+    def _readable(self, path: str, version: str | None) -> tuple[Entry, Geometry]:
+        entry = self._store.resolve(path)
         if entry.geometry is None:
             why = f": {entry.reason}" if entry.reason else f" ({entry.kind})"
             raise UnsupportedDatasetError(f"{entry.path!r} in root {self._name!r} cannot be read{why}")
         if version not in (None, entry.version):
-            raise DatasetChangedError(f"dataset {entry.path!r} in root {self._name!r} changed: version {version} is gone")
+            raise DatasetChangedError(
+                f"dataset {entry.path!r} in root {self._name!r} changed: version {version} is gone"
+            )
         return entry, entry.geometry
 
     async def reduce(self, request: ReduceRequest) -> ReducedStream:
@@ -393,10 +397,10 @@ class ThreadedSource:
         """Stop scans that are under way. Root, store and executor are closed by their owner."""
         for task in self._looking.values():
             task.cancel()
-        self._closed.set()
-
         if self._tidying is not None:
             self._tidying.cancel()
+        self._closed.set()
+
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
@@ -431,8 +435,6 @@ class _PieceRecords:
     sent: Ints | None  # blocks of the last part's chunk; None: all of it
 
 
-def _wanted(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
-    """Chunks of a request with the blocks that are wanted, in the plan's order.
 def _touches_few_chunks(selection: Any, geometry: Geometry) -> bool:
     """May a plan be made on an event loop? (What is malformed is refused elsewhere.)"""
     if selection is None:
@@ -447,6 +449,8 @@ def _touches_few_chunks(selection: Any, geometry: Geometry) -> bool:
     return True
 
 
+def _wanted(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
+    """Chunks of a request with the blocks that are wanted, in the plan's order.
 
     Raises
     ------

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
 from ..core.metadata import Entry
-from ..core.source import BlockStream, ComparedStream, FileStream, Source
+from ..core.reduce_request import ReduceRequest
+from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, DatasetChangedError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
@@ -220,6 +221,13 @@ class FollowedRoot:
     async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
         try:
             return await self.upstream.compare_blocks(request)
+        except DatasetChangedError:
+            self.tell(EventsLost())
+            raise
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        try:
+            return await self.upstream.reduce(request)
         except DatasetChangedError:
             self.tell(EventsLost())
             raise

@@ -433,6 +433,10 @@ class Answer:
             self._waited_s, self._came = 0.0, 0
         return data
 
+    def progressed(self) -> None:
+        """Say that what came last is progress, however few bytes it has."""
+        self._waited_s, self._came = 0.0, 0
+
     async def read(self, max_nbytes: int) -> bytes:
         """All of a body that may not be longer.
 

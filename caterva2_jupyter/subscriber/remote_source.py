@@ -25,8 +25,9 @@ from ..core.chunk_grid import BlockPlan
 from ..core.dtypes import is_vlen
 from ..core.events import EventBatch
 from ..core.metadata import Entry
+from ..core.reduce_request import ReduceRequest
 from ..core.selection import Selection
-from ..core.source import BlockStream, ComparedStream, FileStream
+from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream
 from ..core.wire import Preamble, ReadRequest, RecordParser
 from ..errors import (
     DatasetChangedError,
@@ -37,6 +38,7 @@ from ..errors import (
 )
 from .link import Answer, BrokenLinkError, Link
 from .remote_comparison import RemoteComparison
+from .remote_reduction import RemoteReduction
 from .resumed_answer import ResumedAnswer
 
 __all__ = ["RemoteSource"]
@@ -135,6 +137,18 @@ class RemoteSource:
         known = self.known_entry(request.path, about.version)
         stub = Entry(request.path, "array", id=about.id, version=about.version)
         return ComparedStream(known if known is not None and known.id == about.id else stub, records)
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        entry = self.known_entry(request.path, request.version or "") or await self.entry(request.path)
+        if request.version not in (None, entry.version):
+            raise DatasetChangedError(f"dataset {entry.path!r} in root {self._root!r} changed: open it again")
+        records = RemoteReduction(self._link, entry, replace(request, root=self._root))
+        try:
+            await records.start()
+        except BaseException:
+            await records.aclose()
+            raise
+        return ReducedStream(entry, records, records.digest)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         if start < 0 or (stop is not None and stop < start):

@@ -29,6 +29,8 @@ class ResumedAnswer(ABC, Generic[T]):
     link : Link
     """
 
+    route = "read"
+
     def __init__(self, link: Link) -> None:
         self._link = link
         self._attempts = link.attempts()
@@ -80,7 +82,7 @@ class ResumedAnswer(ABC, Generic[T]):
         try:
             if self._answer is None:
                 body = json.dumps(await self._ask()).encode()
-                self._answer = await self._link.ask("POST", "read", body=body, media_type=RECORDS_TYPE)
+                self._answer = await self._link.ask("POST", self.route, body=body, media_type=RECORDS_TYPE)
             data = await self._answer.next_bytes()
             for item in self._parse(data):
                 self._take(item)

@@ -23,7 +23,8 @@ from ..core.blocks import BlockRecord
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
 from ..core.metadata import Entry, Geometry
-from ..core.source import BlockStream, ComparedStream, FileStream, Source
+from ..core.reduce_request import ReduceRequest
+from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
 from ..core.wire import ReadRequest
 from ..errors import (
     Caterva2Error,
@@ -36,7 +37,9 @@ from ..errors import (
 )
 from ..storage.block_cache import BlockCache, CachedVersion
 from ..storage.comparison import compare_blocks
+from ..web.compute_pool import ComputePool
 from .adoption import Adoption, Adoptions
+from .cached_reductions import CachedReductions
 from .exact_answers import ExactAnswers, WantedSlice, listed
 from .flights import Flights, look_at_error
 from .read_counts import ReadCounts
@@ -73,6 +76,8 @@ class CachedSource:
         called in the executor. Without it ``source.entry`` is asked, and its answers remembered.
     counts : ReadCounts, optional
         Told what was kept and what was fetched.
+    compute : ComputePool, optional
+        Makes reductions of what is held while the source is away.
 
     Notes
     -----
@@ -87,12 +92,14 @@ class CachedSource:
         executor: Executor,
         lookup: Callable[[str], Entry | None] | None = None,
         counts: ReadCounts | None = None,
+        compute: ComputePool | None = None,
     ) -> None:
         self._counts = counts if counts is not None else ReadCounts()
         self._source, self._cache, self._executor, self._lookup = source, cache, executor, lookup
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._exact = ExactAnswers(cache)
         self._flights = Flights()
+        self._reductions = CachedReductions(lambda: self._source, self._exact, self._flights, executor, compute)
         self._adoptions = Adoptions(lambda: self._source, cache, executor)
         self._slots = asyncio.Semaphore(FETCHES)
         self._slice_slots = asyncio.Semaphore(SLICES)
@@ -117,6 +124,14 @@ class CachedSource:
 
     async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
         return await compare_blocks(self, request, self._executor)
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        entry = await self._entry(request)
+        if entry.geometry is None:
+            raise _no_data(self.root, entry)
+        version = self._cache.open(entry, self.root)
+        request = replace(request, root=self.root, path=entry.path, version=entry.version)
+        return await self._reductions.reduce(version, entry, request)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         return await self._source.read_file(path, start, stop)
@@ -144,9 +159,7 @@ class CachedSource:
 
     async def _start(self, entry: Entry, request: ReadRequest) -> BlockStream:
         if entry.geometry is None:
-            raise UnsupportedDatasetError(
-                f"{entry.path!r} in root {self.root!r} has no data to read: {entry.reason or f'it is a {entry.kind}'}"
-            )
+            raise _no_data(self.root, entry)
         version = self._cache.open(entry, self.root)
         request = replace(request, path=entry.path, version=entry.version)
         stream = await self._slice(version, entry, request)
@@ -163,7 +176,7 @@ class CachedSource:
             raise
         return BlockStream(entry, records)
 
-    async def _entry(self, request: ReadRequest) -> Entry:
+    async def _entry(self, request: ReadRequest | ReduceRequest) -> Entry:
         """The entry of the version that is asked for, as well as it is known here."""
         known = await self._run(self._lookup, request.path) if self._lookup is not None else None
         if known is None:
@@ -186,7 +199,7 @@ class CachedSource:
         geometry = self._cache.geometry(self.root, known.id, version)
         return geometry if geometry is not None else self._exact.geometry(self.root, known, version)
 
-    async def _remembered_entry(self, request: ReadRequest) -> Entry:
+    async def _remembered_entry(self, request: ReadRequest | ReduceRequest) -> Entry:
         remembered = self._entries.get(request.path)
         if remembered is not None and request.version == remembered.version:
             return remembered
@@ -338,6 +351,11 @@ class CachedSource:
                 f"root {self.root!r} did not send all blocks of {version.path!r} that it was asked for"
             )
         return records
+
+
+def _no_data(root: str, entry: Entry) -> UnsupportedDatasetError:
+    why = entry.reason or f"it is a {entry.kind}"
+    return UnsupportedDatasetError(f"{entry.path!r} in root {root!r} has no data to read: {why}")
 
 
 def _not_cached(

@@ -64,17 +64,19 @@ from ..core.many_reads import encode_failure, parse_many
 from ..core.metadata import Entry
 from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
+from ..core.reduce_request import ReduceRequest, Working
 from ..core.selection import Selection
 from ..core.source import BlockStream, Source
 from ..core.wire import (
     RECORDS_TYPE,
     ReadRequest,
+    encode_answer,
     encode_end,
     encode_error,
     encode_preamble,
-    encode_answer,
     encode_record,
     encode_same,
+    encode_working,
 )
 from ..errors import (
     Caterva2Error,
@@ -84,12 +86,12 @@ from ..errors import (
     ResyncError,
     TooLargeError,
 )
+from ..storage.threaded_source import ThreadedSource
 from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
 __all__ = [
-from ..storage.threaded_source import ThreadedSource
     "ANNOUNCE_ROUTE",
     "SOURCE_ROUTES",
     "AnnounceAnswers",
@@ -104,6 +106,7 @@ from ..storage.threaded_source import ThreadedSource
     "PlainFileAnswers",
     "ReadAnswers",
     "ReadManyAnswers",
+    "ReduceAnswers",
     "RootsAnswers",
     "SourceAnswers",
     "SourceDirectory",
@@ -121,11 +124,11 @@ READS_AHEAD = 16  # of several in one request, each with at most a piece of it i
 YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
+MIN_UNCOPIED_NBYTES = 16 << 10
 
 R = TypeVar("R")
 Part = bytes | bytearray | memoryview
 Encoded = tuple[bytes, Part]
-MIN_UNCOPIED_NBYTES = 16 << 10
 ASKER_HEADER = "Caterva2-Subscriber"
 
 
@@ -197,6 +200,7 @@ class Limits:
 
     events: ClientCap = field(default_factory=lambda: ClientCap("listeners", 128, 20_000))
     reads: ClientCap = field(default_factory=lambda: ClientCap("reads", 256, 4_000))
+    reductions: ClientCap = field(default_factory=lambda: ClientCap("reductions", 16, 400))
 
 
 class SourceAnswers(JsonAnswers):
@@ -243,10 +247,6 @@ class SourceAnswers(JsonAnswers):
             self._working.cancel()
         super().on_connection_close()
 
-    async def write_pieces(self, body: bytes) -> None:
-        """A JSON body that may be megabytes: piece by piece, compressed where that is accepted."""
-        self.set_header("Content-Type", "application/json")
-        self.set_header("Vary", "Accept-Encoding")
     async def send_parts(self, parts: Sequence[Part], nbytes: int) -> None:
         """Send parts of a body, ``nbytes`` in all, and wait until the socket has taken them.
 
@@ -271,6 +271,10 @@ class SourceAnswers(JsonAnswers):
             stream.write(part if isinstance(part, bytes) else memoryview(part))
         await stream.write(b"".join([*small, b"\r\n"]))
 
+    async def write_pieces(self, body: bytes) -> None:
+        """A JSON body that may be megabytes: piece by piece, compressed where that is accepted."""
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Vary", "Accept-Encoding")
         if len(body) < MIN_GZIP_NBYTES or not _accepts_gzip(self.request.headers.get("Accept-Encoding", "")):
             self.write(body)
             return
@@ -345,6 +349,12 @@ class ReadAnswers(SourceAnswers):
             raise TooLargeError(f"a read request has at most {MAX_READ_REQUEST_NBYTES} bytes: ask for fewer positions")
         request = ReadRequest.from_bytes(self.request.body)
         source = self.source_of(request.root)
+        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
+            entry, records = found
+            self.set_header("Content-Type", RECORDS_TYPE)
+            self.set_header("Cache-Control", "no-store")
+            self.write(encode_answer(entry, request.version is None, records))
+            return
         with self.limits.reads.hold(self.client_key()):
             await self.while_connected(self._answer(source, request))
 
@@ -354,12 +364,6 @@ class ReadAnswers(SourceAnswers):
             seed = checksum_seed(compared.entry.id, compared.entry.version)
             preamble = encode_preamble(compared.entry, with_entry=False)
             await self._send(seed, preamble, compared.records, lambda same: (encode_same(same, seed), b""))
-        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
-            entry, records = found
-            self.set_header("Content-Type", RECORDS_TYPE)
-            self.set_header("Cache-Control", "no-store")
-            self.write(encode_answer(entry, request.version is None, records))
-            return
             return
         stream = await source.read_blocks(request)
         seed = checksum_seed(stream.entry.id, stream.entry.version)
@@ -387,12 +391,11 @@ class ReadAnswers(SourceAnswers):
             while record is not None:
                 encoded = encode(record)
                 parts += encoded
-                nrecords += 1
+                nrecords += not isinstance(record, Working)
                 waiting += len(encoded[0]) + len(encoded[1])
                 if waiting >= PIECE_NBYTES or isinstance(record, Working):
                     await self.send_parts(parts, waiting)  # a slow client slows the source
                     parts.clear()
-                    await self.flush()  # until the socket has taken it: a slow client slows the source
                     waiting = 0
                 record = await anext(records, None)
         except Caterva2Error as error:
@@ -400,6 +403,28 @@ class ReadAnswers(SourceAnswers):
         else:
             parts.append(encode_end(nrecords, seed))
         self.write(b"".join(parts))
+
+
+class ReduceAnswers(ReadAnswers):
+    """``POST reduce`` -> the pieces of the result; until then, every few seconds, how far it is."""
+
+    async def answer_post(self) -> None:
+        request = ReduceRequest.from_bytes(self.request.body)
+        source = self.source_of(request.root)
+        with self.limits.reductions.hold(self.client_key()):
+            await self.while_connected(self._reduce(source, request))
+
+    async def _reduce(self, source: Source, request: ReduceRequest) -> None:
+        stream = await source.reduce(request)
+        seed = checksum_seed(stream.entry.id, stream.entry.version)
+        preamble = encode_preamble(stream.entry, request.version is None, stream.digest)
+
+        def encode(item: BlockRecord | Working) -> Encoded:
+            return (
+                (encode_working(item, seed), b"") if isinstance(item, Working) else encode_record(item, seed, "slice")
+            )
+
+        await self._send(seed, preamble, stream.records, encode)
 
 
 @dataclass(slots=True)
@@ -806,6 +831,7 @@ SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
     (r"/api/v1/meta", MetaAnswers),
     (r"/api/v1/read", ReadAnswers),
     (r"/api/v1/read-many", ReadManyAnswers),
+    (r"/api/v1/reduce", ReduceAnswers),
     (r"/api/v1/chunks/([^/]+)/([^/]+)/([^/]+)", ChunkAnswers),
     (r"/api/v1/file", FileAnswers),
     (r"/api/v1/files/(.+)", PlainFileAnswers),

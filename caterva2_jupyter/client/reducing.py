@@ -1,0 +1,496 @@
+"""Reductions of remote arrays: made where the data is, so that only the result moves.
+
+What NumPy gives for ``array.mean(axis)`` and the like is what these methods give; the work is done by whoever
+publishes the array. How it is done is ``compute/reduction``'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compute.overview import Method, missing_values, plan_overview
+from ..compute.reduction import Reduction, fills_in
+from ..core.metadata import Entry, Geometry
+from ..core.reduce_request import Number, Operation, ReduceRequest, Working
+from ..core.selection import Selection, parse_basic
+from ..core.wire import End, Preamble, ReduceParser
+from ..errors import (
+    DatasetChangedError,
+    IntegrityError,
+    NotCachedError,
+    SelectionError,
+    SourceUnavailableError,
+    UnsupportedDatasetError,
+)
+from .progress import Progress
+from .reader import changed
+from .session import Session
+
+__all__ = ["Overview", "Reducing"]
+
+Axis = int | Iterable[int] | None
+Skip = Number | str | np.generic | Iterable[Number | str | np.generic] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """A dataset in few values.
+
+    Attributes
+    ----------
+    values : numpy.ma.MaskedArray
+        Fill values, NaN and NaT are masked. For ``minmax`` a last axis of two: the least and the greatest.
+    steps : tuple of int
+        Items of the array that a value stands for, along each axis.
+    method : {"stride", "mean", "minmax"}
+
+    Examples
+    --------
+    >>> overview = Overview(np.ma.masked_array([1.0, 2.0]), (500,), "mean")
+    >>> np.asarray(overview).tolist(), overview.steps
+    ([1.0, 2.0], (500,))
+    """
+
+    values: np.ma.MaskedArray[Any, np.dtype[Any]]
+    steps: tuple[int, ...]
+    method: Method
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        plain = np.asarray(self.values)
+        return plain if dtype is None else plain.astype(dtype, copy=False)
+
+
+class _Array(Protocol):
+    _session: Session
+    _root: str
+    _entry: Entry
+    _fields: tuple[Any, ...]
+
+    @property
+    def _geometry(self) -> Geometry: ...
+
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+class Reducing:
+    """What arrays can be reduced by. All of these take the values as they are stored."""
+
+    def sum(
+        self: _Array,
+        axis: Axis = None,
+        dtype: npt.DTypeLike | None = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Sum over axes, made where the data is.
+
+        Integers add up as NumPy's do, in int64 or uint64; floats in float64, whatever they are stored as.
+
+        Parameters
+        ----------
+        axis : int, tuple of int or None
+            Axes to reduce over, negative ones from the end; None is all of them.
+        dtype : dtype, optional
+            Of the result; by default the one that NumPy takes.
+        out : None
+            For NumPy's functions, which pass it.
+        keepdims : bool
+            Axes that are reduced over stay, with length 1.
+        skip : number, "fill", "nan" or a sequence of them, optional
+            Stored values that do not count. ``"fill"``: those that the attributes ``_FillValue`` and
+            ``missing_value`` name. NaN among them is NaN, and NaT of times.
+        selection : basic index, optional
+            ``array.sum(0, selection=np.s_[10:20])`` equals ``array[10:20].sum(0)``.
+        progress : callable, optional
+            Called every few seconds with decoded bytes that are done, and all of them.
+
+        Returns
+        -------
+        NumPy scalar or ndarray
+            As NumPy's ``sum``, in native byte order; 0 where everything was skipped.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            As NumPy.
+        TooLargeError
+            When the result has more than 64 MiB: reduce over more axes.
+        UnsupportedDatasetError
+            For structured dtypes and strings.
+        DatasetChangedError
+            When the array has a newer version.
+        NotCachedError
+            When its publisher is away and not all of its blocks are cached.
+
+        Examples
+        --------
+        >>> array = client["foo/dir1/ds-2d.b2nd"]                   # doctest: +SKIP
+        >>> array.sum(axis=0).shape                                 # doctest: +SKIP
+        (20,)
+        """
+        return _reduce(self, "sum", axis, dtype, out, keepdims, 0, skip, selection, progress)
+
+    def mean(
+        self: _Array,
+        axis: Axis = None,
+        dtype: npt.DTypeLike | None = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Mean over axes, made where the data is; ``np.mean(array)`` calls it.
+
+        Sums are made in float64, whatever the values are stored as.
+
+        Parameters
+        ----------
+        axis, dtype, out, keepdims, skip, selection, progress
+            As of `sum`.
+
+        Returns
+        -------
+        NumPy scalar or ndarray
+            As NumPy's ``mean``: float64 for integers, else the stored dtype. NaN where everything was skipped.
+
+        Raises
+        ------
+        As `sum`.
+
+        Examples
+        --------
+        >>> np.mean(array, axis=0)                                  # doctest: +SKIP
+        >>> array.mean(axis=(1, 2), skip="fill")                    # doctest: +SKIP
+        """
+        return _reduce(self, "mean", axis, dtype, out, keepdims, 0, skip, selection, progress)
+
+    def min(
+        self: _Array,
+        axis: Axis = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Least value along axes, found where the data is.
+
+        Parameters
+        ----------
+        axis, out, keepdims, skip, selection, progress
+            As of `sum`.
+
+        Returns
+        -------
+        NumPy scalar or ndarray of the stored dtype, in native byte order
+            NaN and NaT win, as with NumPy, unless they are skipped. Where everything was skipped: NaN or NaT, of
+            integers the first skipped value.
+
+        Raises
+        ------
+        As `sum`; ValueError for an empty array.
+
+        Examples
+        --------
+        >>> array.min(), array.max()                                # doctest: +SKIP
+        """
+        return _reduce(self, "min", axis, None, out, keepdims, 0, skip, selection, progress)
+
+    def max(
+        self: _Array,
+        axis: Axis = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Greatest value along axes, found where the data is; see `min`."""
+        return _reduce(self, "max", axis, None, out, keepdims, 0, skip, selection, progress)
+
+    def std(
+        self: _Array,
+        axis: Axis = None,
+        dtype: npt.DTypeLike | None = None,
+        out: None = None,
+        ddof: Number = 0,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Standard deviation along axes, made where the data is, in one pass and in float64.
+
+        Parameters
+        ----------
+        axis, dtype, out, keepdims, skip, selection, progress
+            As of `sum`.
+        ddof : number
+            The divisor is the number of values less this.
+
+        Returns
+        -------
+        NumPy scalar or ndarray
+            As NumPy's ``std``; NaN where fewer values than ``ddof`` are left by ``skip``.
+
+        Raises
+        ------
+        As `sum`.
+
+        Examples
+        --------
+        >>> array.std(axis=0, ddof=1)                               # doctest: +SKIP
+        """
+        return _reduce(self, "std", axis, dtype, out, keepdims, ddof, skip, selection, progress)
+
+    def var(
+        self: _Array,
+        axis: Axis = None,
+        dtype: npt.DTypeLike | None = None,
+        out: None = None,
+        ddof: Number = 0,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Variance along axes, made where the data is; see `std`."""
+        return _reduce(self, "var", axis, dtype, out, keepdims, ddof, skip, selection, progress)
+
+    def any(
+        self: _Array,
+        axis: Axis = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Is any value along axes true (not zero)? See `sum`."""
+        return _reduce(self, "any", axis, None, out, keepdims, 0, skip, selection, progress)
+
+    def all(
+        self: _Array,
+        axis: Axis = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Are all values along axes true (not zero)? See `sum`."""
+        return _reduce(self, "all", axis, None, out, keepdims, 0, skip, selection, progress)
+
+    def overview(
+        self: _Array,
+        max_pixels: int = 1_000_000,
+        method: Method = "stride",
+        *,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Overview:
+        """The array in few values, for a first look.
+
+        Parameters
+        ----------
+        max_pixels : int
+            The most values that there may be, at most 2**24. The steps are the same along all axes that are long
+            enough.
+        method : {"stride", "mean", "minmax"}
+            ``stride``: every n-th item; reads only blocks that have one, and gets coarser where that were more than
+            1 GiB. ``mean``: means of blocks of n items. ``minmax``: the least and greatest of them, for long lines.
+        selection : basic index, optional
+            Without ``None``; ints are axes of length 1.
+        progress : callable, optional
+            As of `sum`.
+
+        Returns
+        -------
+        Overview
+            Values with fills (``_FillValue``, ``missing_value``) and NaN masked, and the steps.
+
+        Raises
+        ------
+        As `sum`.
+
+        Examples
+        --------
+        >>> array.overview(100_000).steps                           # doctest: +SKIP
+        (12, 12)
+        """
+        geometry = _plain_geometry(self)
+        box, _ = _selected(selection, geometry.shape)
+        of = ReduceRequest(self._root, self._entry.path, "stride", self._entry.version, _form(box, geometry.shape))
+        limit = {} if method == "stride" else {"max_nbytes": None}
+        plan = plan_overview(geometry, of, operator.index(max_pixels), method, fills_in(self.attrs), **limit)
+        values = _ask(self, Reduction(geometry, plan.request), progress)
+        mask = missing_values(values, plan.fills)
+        return Overview(np.ma.masked_array(values, mask), plan.steps, plan.method)
+
+
+def _plain_geometry(array: _Array) -> Geometry:
+    if array._fields:
+        raise UnsupportedDatasetError("a field of a structured array is not reduced where it is: read it, array[...]")
+    return array._geometry
+
+
+def _form(box: Selection, shape: tuple[int, ...]) -> Any:
+    return None if box == Selection.whole(shape) else box.to_json()
+
+
+def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[Selection, list[Any]]:
+    """The box of a basic index, and per axis what it does to it: 0 drops the axis, a slice may turn it round."""
+    if selection is None:
+        return Selection.whole(shape), [slice(None)] * len(shape)
+    if any(item is None for item in (selection if isinstance(selection, tuple) else (selection,))):
+        raise SelectionError("a selection to be reduced has no None: reshape the result")
+    parsed = parse_basic(selection, shape)
+    (key,) = parsed.box_keys
+    return parsed.selection, [item for item in key if item is not Ellipsis]
+
+
+def _reduce(
+    array: _Array,
+    op: Operation,
+    axis: Axis,
+    dtype: npt.DTypeLike | None,
+    out: None,
+    keepdims: bool,
+    ddof: Number,
+    skip: Skip,
+    selection: Any,
+    progress: Progress | None,
+) -> Any:
+    if out is not None:
+        raise TypeError(f"{op} of a remote array has no out: use what it returns")
+    geometry = _plain_geometry(array)
+    box, key = _selected(selection, geometry.shape)
+    kept = [number for number, item in enumerate(key) if isinstance(item, slice)]
+    over = _axes(axis, len(kept))
+    skipped = _skip(skip, array)
+    request = ReduceRequest(
+        array._root,
+        array._entry.path,
+        op,
+        array._entry.version,
+        _form(box, geometry.shape),
+        axis=_stored_axes(over, kept, len(key)),
+        dtype=None if dtype is None else np.dtype(dtype).str,
+        ddof=ddof,
+        skip=skipped,
+    )
+    reduction = Reduction(geometry, request)
+    how: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if op in ("std", "var"):
+        how["ddof"] = ddof
+    if not box.size:
+        # NumPy's own result, warning or error.
+        nothing = np.empty([len(box.axes[i]) for i in kept], geometry.dtype.newbyteorder("="))
+        return getattr(nothing, op)(axis=tuple(over), keepdims=keepdims, **how)
+    if "ddof" in how and not skipped and ddof >= math.prod(len(box.axes[kept[i]]) for i in over):
+        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
+    values = _ask(array, reduction, progress)
+    left = [key[kept[i]] for i in range(len(kept)) if i not in over]
+    values = values[tuple(left)] if left else values
+    if keepdims:
+        values = values.reshape([1 if i in over else len(box.axes[n]) for i, n in enumerate(kept)])
+    return values if values.ndim else values[()]
+
+
+def _axes(axis: Axis, ndim: int) -> set[int]:
+    """The axes as NumPy takes them, counted from the first."""
+    given = axis if axis is None or isinstance(axis, int) else tuple(axis) if isinstance(axis, Iterable) else axis
+    np.zeros((1,) * ndim, np.int8).sum(axis=given)  # NumPy says what is wrong with it
+    if given is None or not ndim:
+        return set(range(ndim))
+    numbers = given if isinstance(given, tuple) else (given,)
+    return {operator.index(number) % ndim for number in numbers}
+
+
+def _stored_axes(over: set[int], kept: list[int], ndim: int) -> tuple[int, ...] | None:
+    """The axes of the box that go: those that are reduced over, and those that the index drops."""
+    going = tuple(i for i in range(ndim) if i not in kept or kept.index(i) in over)
+    return None if len(going) == ndim else going
+
+
+def _skip(skip: Skip, array: _Array) -> tuple[Number, ...]:
+    if skip is None:
+        return ()
+    many = skip if isinstance(skip, Iterable) and not isinstance(skip, str) else (skip,)
+    values: list[Number] = []
+    for value in many:
+        if isinstance(value, str) and value == "fill":
+            values += fills_in(array.attrs)
+        elif (isinstance(value, str) and value.lower() in ("nan", "nat")) or (
+            isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value)
+        ):
+            values.append(math.nan)
+        elif isinstance(value, (bool, np.bool_, int, np.integer)):
+            values.append(int(value))
+        elif isinstance(value, (float, np.floating)):
+            values.append(float(value))
+        else:
+            raise TypeError(f"skip has numbers, 'fill' and 'nan', not {value!r}")
+    return tuple(values)
+
+
+def _ask(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
+    """The result, from whoever has the data."""
+    service = array._session.service
+    tries = service.transport.timeouts.retries
+    while True:
+        try:
+            return _receive(array, reduction, progress)
+        except DatasetChangedError:
+            raise changed(array._root, array._entry) from None
+        except (SourceUnavailableError, IntegrityError) as error:
+            # What breaks off is made again; what cannot be answered is said so.
+            if tries <= 0 or isinstance(error, NotCachedError):
+                raise
+            tries -= 1
+
+
+def _receive(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
+    from ..core.exact_slice import PieceAssembler
+
+    result = reduction.result
+    pieces = PieceAssembler(result, Selection.whole(result.shape))
+    parser = ReduceParser(reduction.digest)
+    block_nbytes = reduction.geometry.block_nbytes
+    entry = array._entry
+    with array._session.service.reduce(reduction.request) as answer:
+        for part in answer.parts():
+            for item in parser.feed_reduced(part):
+                if isinstance(item, Preamble):
+                    if (item.id, item.version) != (entry.id, entry.version):
+                        raise IntegrityError(f"the answer is about another dataset than {entry.path}")
+                elif isinstance(item, Working):
+                    if progress is not None:
+                        progress(item.done * block_nbytes, item.total * block_nbytes)
+                elif not isinstance(item, End):
+                    pieces.add(item)
+    parser.close()
+    if result.size:
+        pieces.finish()
+    return pieces.out
