@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TooManyRequestsError,
         UnsupportedDatasetError,
     )
+    from .xarray_backend.writing import to_caterva2 as to_caterva2
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,12 @@ _CLIENT_MODULES = {
 def __getattr__(name: str) -> Any:
     if name in _CLIENT_MODULES:
         value = getattr(import_module(f".client.{_CLIENT_MODULES[name]}", __name__), name)
+    elif name == "to_caterva2":  # not in __all__: xarray may not be there
+        try:
+            import_module("xarray")
+        except ImportError:
+            raise AttributeError("to_caterva2() needs xarray: pip install 'caterva2-jupyter[xarray]'") from None
+        value = getattr(import_module(".xarray_backend.writing", __name__), name)
     elif name in __all__:
         value = getattr(import_module(".errors", __name__), name)
     else:

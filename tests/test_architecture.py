@@ -35,7 +35,7 @@ ALLOWED = {
     "testing": BASE | {"config", "storage"},
     "programs": set(),  # names programs, imports none before it is asked for
     # The public API is that of the client; Jupyter's hooks are found, lazily, in the subscriber.
-    "__init__": BASE | {"config", "client", "subscriber"},
+    "__init__": BASE | {"config", "client", "xarray_backend", "subscriber"},
 }
 CLIENT_SIDE = {"errors", "core", "config", "compute", "client", "xarray_backend", "dask_array", "widgets", "cli", "tui"}
 

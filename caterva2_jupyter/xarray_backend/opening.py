@@ -23,7 +23,7 @@ from ..core.metadata import Entry
 from ..core.paths import parent, parse_path
 from ..core.selection import AxisRange, Selection
 from ..errors import ConfigError, DatasetChangedError, DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
-from .attributes import netcdf_attributes
+from .attributes import blosc2_attributes, netcdf_attributes
 from .dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name
 from .lazy_array import FirstReads, LazyArray
 from .variables import is_hdf5, make_variable
@@ -277,9 +277,11 @@ def prepare(
             decode_vlen_strings=decode_vlen_strings,
         )
     _plan_first_reads(variables, arrays, first)
+    if not is_hdf5(group.entry):
+        told = group.entry.storage.get("unlimited_dims")
+        return Undecoded(variables, blosc2_attributes(group.entry), {"unlimited_dims": set(told)} if told else {})
     unlimited = {name for name, d in group.dimensions.items() if d.is_unlimited}
-    encoding = {"unlimited_dims": unlimited} if is_hdf5(group.entry) else {}
-    return Undecoded(variables, netcdf_attributes(group.entry), encoding)
+    return Undecoded(variables, netcdf_attributes(group.entry), {"unlimited_dims": unlimited})
 
 
 def make_datasets(
