@@ -18,13 +18,13 @@ from ..client.address import parse_address
 from ..client.group import Group
 from ..client.remote_array import RemoteArray
 from ..client.session import Session, find_session
+from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
+from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import parent, parse_path
 from ..core.selection import AxisRange, Selection
 from ..errors import ConfigError, DatasetChangedError, DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
-from .attributes import blosc2_attributes, netcdf_attributes
-from .dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name
 from .lazy_array import FirstReads, LazyArray
 from .variables import is_hdf5, make_variable
 

@@ -15,11 +15,11 @@ from xarray.core import indexing
 
 from ..client.remote_array import RemoteArray
 from ..client.session import Session
+from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
+from ..compute.netcdf_dimensions import ListedGroup, name_dimensions
 from ..core.attributes import decode_attr
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
-from .attributes import blosc2_attributes, netcdf_attributes
-from .dimensions import ListedGroup, name_dimensions
 from .lazy_array import FirstReads, LazyArray
 
 __all__ = ["is_hdf5", "make_variable"]
