@@ -187,13 +187,12 @@ class Viewer implements ViewerHandle {
     }
     const address = addressOf(entry.root ?? rootOf(this.address), entry.path);
     const isGroup = entry.kind === 'group';
-    const slash = address.lastIndexOf('/');
-    const scope = isGroup ? address : address.slice(0, slash);
+    const scope = isGroup ? address : address.slice(0, address.lastIndexOf('/'));
     const provider = new Provider(this.service, scope, entry);
     if (isGroup) {
       provider.listScope();
     }
-    return showH5Web(box, provider, isGroup ? '/' : address.slice(slash));
+    return showH5Web(box, provider, provider.first);
   }
 
   private say(text: string): void {

@@ -42,6 +42,8 @@ export interface ValuesStore {
 }
 
 export class Provider extends DataProviderApi {
+  /** Where the first entry is here. */
+  readonly first: string = '/';
   /** Set once H5Web has made its store. */
   store: ValuesStore | null = null;
 
@@ -65,7 +67,8 @@ export class Provider extends DataProviderApi {
   ) {
     super(scope);
     if (first) {
-      this.entries.set(this.localPath(first.path), first);
+      this.first = this.localPath(first.path);
+      this.entries.set(this.first, first);
     }
   }
 
@@ -213,12 +216,20 @@ export class Provider extends DataProviderApi {
   // -- entries ---------------------------------------------------------------------------------------------------
 
   private localPath(path: string): string {
-    const root = this.scope.split('/', 1)[0];
-    const address = addressOf(root, path);
-    return address === this.scope ? '/' : address.slice(this.scope.length);
+    const address = addressOf(this.root, path);
+    return address === this.scope ? '/' : `/${shortName(address.slice(this.scope.length + 1))}`;
   }
 
+  private get root(): string {
+    return this.scope.split('/', 1)[0];
+  }
+
+  /** Datasets are named without `.b2nd` here, as NeXus names them; their entries know their whole path. */
   private addressAt(path: string): string {
+    const entry = this.entries.get(path);
+    if (entry) {
+      return addressOf(this.root, entry.path);
+    }
     return path === '/' || path === '' ? this.scope : `${this.scope}${path}`;
   }
 
@@ -251,15 +262,16 @@ export class Provider extends DataProviderApi {
     const page = await this.oneOfFew(() =>
       this.service.page(this.addressAt(parent), { depth: 1, limit: PAGE, after })
     );
+    const taken = new Set(page.items.map(item => nameOf(item.path)));
     const children = page.items.map(item => {
-      const path = `${parent}/${nameOf(item.path)}`;
+      const name = nameOf(item.path);
+      const path = `${parent}/${taken.has(shortName(name)) ? name : shortName(name)}`;
       this.entries.set(path, item);
       return this.entityOf(path, item);
     });
     if (page.next) {
-      const names = new Set(page.items.map(item => nameOf(item.path)));
       let name = `⋯ after ${nameOf(page.next)}`;
-      while (names.has(name)) {
+      while (taken.has(name)) {
         name += ' ';
       }
       const path = `${parent}/${name}`;
@@ -432,6 +444,9 @@ export class Provider extends DataProviderApi {
     };
   }
 }
+
+const SUFFIX = '.b2nd';
+const shortName = (name: string): string => (name.endsWith(SUFFIX) ? name.slice(0, -SUFFIX.length) : name);
 
 /** Numbers in an array of another size: what is missing is NaN, of too many every n-th is taken. */
 function fitted({ data, shape }: { data: ArrayLike<unknown>; shape: number[] }, target: number[]): Float64Array {
