@@ -25,12 +25,14 @@ import {
 import { attributeOf, AttributeValue } from './attributes';
 import { Complex, ItemType, parseDType } from './dtypes';
 import { isLarge, LINE_PIXELS, PLANE_PIXELS, refusal, ROW_LENGTH } from './limits';
-import { addressOf, Entry, nameOf, Overview, Service } from './service';
+import { ServiceError } from '../transport';
+import { addressOf, Entry, nameOf, Overview, Service, Values } from './service';
 
 const PAGE = 500;
 const MAX_SEARCHED = 50_000;
 const MAX_AT_ONCE = 4;
-const MAX_REDUCED_NBYTES = 2 ** 30;
+const MAX_REDUCED_NBYTES = 2 ** 29;
+const TOO_LARGE = 413;
 const MASKS = ['_FillValue', 'missing_value', 'valid_min', 'valid_max'];
 
 type Plotted = Dataset<ScalarShape | ArrayShape>;
@@ -339,25 +341,10 @@ export class Provider extends DataProviderApi {
     const { shape } = entry.geometry!;
     const isLine = shape.length === 1;
     const pixels = isLine ? LINE_PIXELS : PLANE_PIXELS;
-    // Of what is very large, single values are taken: to read all of it would take minutes.
-    const isSampled = entry.geometry!.shape.reduce((a, b) => a * b, itemsizeOf(entry)) > MAX_REDUCED_NBYTES;
-    const method = isSampled ? 'stride' : isLine ? 'minmax' : 'mean';
-    const perBin = method === 'minmax' ? 2 : 1;
     const kept = shape.slice(0, isLine ? 0 : -2);
     const drawn = shape.slice(kept.length).map(n => Math.min(n, pixels));
     const axes = isLine ? ['position'] : ['row', 'column'];
-    const overviews = new Map<string, Promise<Overview>>();
-    const overview = (selection: string, signal?: AbortSignal): Promise<Overview> => {
-      let promise = overviews.get(selection);
-      if (!promise) {
-        const options = { maxPixels: pixels / perBin, method, selection, version: entry.version, signal };
-        promise = this.service.overview(this.addressAt(path), options);
-        overviews.set(selection, promise);
-        promise.catch(() => overviews.delete(selection));
-      }
-      return promise;
-    };
-    let newest = shape.map((_, axis) => (axis < kept.length ? '0' : ':')).join(',');
+    const whole = shape.map((_, axis) => (axis < kept.length ? '0' : ':')).join(',');
     const children: ChildEntity[] = [];
     const add = (name: string, dims: number[], attributes: AttributeValues, read: Reader): void => {
       const child = `${path}/${name}`;
@@ -367,25 +354,15 @@ export class Provider extends DataProviderApi {
       children.push(dataset);
     };
     const label = nameOf(path);
-    add('overview', [...kept, ...drawn], { long_name: label }, async (selection, signal) => {
-      newest = selection ?? newest;
-      const found = await overview(newest, signal);
-      // Least and greatest of each bin, one after the other.
-      const shown = perBin === 2 ? { data: found.data, shape: [found.data.length] } : found;
-      return fitted(shown, drawn);
-    });
+    add('overview', [...kept, ...drawn], { long_name: label }, async (selection, signal) =>
+      stretched(await this.overview(path, entry, selection ?? whole, signal), drawn)
+    );
     axes.forEach((axis, i) => {
-      add(axis, [drawn[i]], { long_name: axis }, async () => {
-        const { steps } = await overview(newest);
-        const step = (steps[kept.length + i] ?? 1) / perBin;
-        return Float64Array.from({ length: drawn[i] }, (_, index) => index * step);
-      });
+      const step = shape[kept.length + i] / drawn[i];
+      add(axis, [drawn[i]], { long_name: axis }, async () => Float64Array.from({ length: drawn[i] }, (_, at) => at * step));
     });
-    const read = async (selection: string, signal?: AbortSignal): Promise<Overview> => ({
-      ...(await this.service.values(this.addressAt(path), selection, { signal, version: entry.version })),
-      steps: [],
-      method: ''
-    });
+    const read = (selection: string, signal?: AbortSignal): Promise<Values> =>
+      this.service.values(this.addressAt(path), selection, { signal, version: entry.version });
     if (isLine) {
       const n = shape[0];
       add('rows', [Math.ceil(n / ROW_LENGTH), ROW_LENGTH], { long_name: label }, async (selection, signal) => {
@@ -394,7 +371,7 @@ export class Provider extends DataProviderApi {
           throw new Error(`rows of ${ROW_LENGTH} values are looked at along their length: choose D1 as x axis`);
         }
         const stop = Math.min((row + 1) * ROW_LENGTH, n);
-        return fitted(await read(`${row * ROW_LENGTH}:${stop}`, signal), [ROW_LENGTH]);
+        return padded(await read(`${row * ROW_LENGTH}:${stop}`, signal), [ROW_LENGTH]);
       });
     } else {
       const [ny, nx] = shape.slice(-2);
@@ -409,7 +386,7 @@ export class Provider extends DataProviderApi {
         const span = (tile: number, length: number): string =>
           `${tile * PLANE_PIXELS}:${Math.min((tile + 1) * PLANE_PIXELS, length)}`;
         const key = [...at.slice(0, -2), span(ty, ny), span(tx, nx)].join(',');
-        return fitted(await read(key, signal), [PLANE_PIXELS, PLANE_PIXELS]);
+        return padded(await read(key, signal), [PLANE_PIXELS, PLANE_PIXELS]);
       });
     }
     const own = this.describe(path, entry);
@@ -432,6 +409,30 @@ export class Provider extends DataProviderApi {
     return group;
   }
 
+  /** Lines by the least and greatest of each bin, planes by means; where that would take long, by single values. */
+  private async overview(path: string, entry: Entry, selection: string, signal?: AbortSignal): Promise<Values> {
+    const { shape } = entry.geometry!;
+    const isLine = shape.length === 1;
+    const isSampled = shape.reduce((a, b) => a * b, itemsizeOf(entry)) > MAX_REDUCED_NBYTES;
+    const maxPixels = isLine ? LINE_PIXELS : PLANE_PIXELS ** 2;
+    const ask = (method: string): Promise<Overview> =>
+      this.service.overview(this.addressAt(path), { maxPixels, method, selection, version: entry.version, signal });
+    const stride = (): Promise<Overview> => ask('stride');
+    if (isSampled) {
+      return masked(await stride());
+    }
+    try {
+      const found = masked(await ask(isLine ? 'minmax' : 'mean'));
+      // Least and greatest, one after the other.
+      return isLine ? { ...found, shape: [found.data.length] } : found;
+    } catch (error) {
+      if (error instanceof ServiceError && error.status === TOO_LARGE) {
+        return masked(await stride());
+      }
+      throw error;
+    }
+  }
+
   private madeDataset(path: string, name: string, dims: number[], attributes: AttributeValues): Dataset {
     this.attributes.set(path, attributes);
     return {
@@ -448,16 +449,42 @@ export class Provider extends DataProviderApi {
 const SUFFIX = '.b2nd';
 const shortName = (name: string): string => (name.endsWith(SUFFIX) ? name.slice(0, -SUFFIX.length) : name);
 
-/** Numbers in an array of another size: what is missing is NaN, of too many every n-th is taken. */
-function fitted({ data, shape }: { data: ArrayLike<unknown>; shape: number[] }, target: number[]): Float64Array {
-  const from = shape.length > target.length ? shape.slice(shape.length - target.length) : shape;
-  const [ny, nx] = from.length === 1 ? [1, from[0]] : from;
-  const [ty, tx] = target.length === 1 ? [1, target[0]] : target;
+/** Values of an overview as numbers, those that stand for none as NaN. */
+function masked(overview: Overview): Values {
+  const data = Float64Array.from(overview.data as ArrayLike<number | bigint>, Number);
+  for (const fill of overview.fills) {
+    data.forEach((value, i) => value === fill && (data[i] = NaN));
+  }
+  return { ...overview, data };
+}
+
+/** The two last axes of a shape, as rows and columns. */
+function rowsOf(shape: number[]): [number, number] {
+  return shape.length === 1 ? [1, shape[0]] : [shape[shape.length - 2], shape[shape.length - 1]];
+}
+
+/** Numbers on another grid over the same range, each the nearest one. */
+function stretched({ data, shape }: Values, target: number[]): Float64Array {
+  const [ny, nx] = rowsOf(shape);
+  const [ty, tx] = rowsOf(target);
+  const out = new Float64Array(ty * tx);
+  for (let y = 0; y < ty; y++) {
+    const row = Math.floor((y * ny) / ty) * nx;
+    for (let x = 0; x < tx; x++) {
+      out[y * tx + x] = data[row + Math.floor((x * nx) / tx)] as number;
+    }
+  }
+  return out;
+}
+
+/** Numbers in the corner of a larger grid; what is missing is NaN. */
+function padded({ data, shape }: Values, target: number[]): Float64Array {
+  const [ny, nx] = rowsOf(shape);
+  const [ty, tx] = rowsOf(target);
   const out = new Float64Array(ty * tx).fill(NaN);
-  for (let y = 0; y < Math.min(ty, Math.max(ny, 0)); y++) {
-    const row = (ny > ty ? Math.floor((y * ny) / ty) : y) * nx;
-    for (let x = 0; x < Math.min(tx, nx); x++) {
-      out[y * tx + x] = Number(data[row + (nx > tx ? Math.floor((x * nx) / tx) : x)]);
+  for (let y = 0; y < ny; y++) {
+    for (let x = 0; x < nx; x++) {
+      out[y * tx + x] = Number(data[y * nx + x]);
     }
   }
   return out;

@@ -39,9 +39,11 @@ export interface Values {
 }
 
 export interface Overview extends Values {
-  /** Positions along the axis between values, one number per axis of the selection's result. */
+  /** Items that a value stands for, along each axis of the selection's box. */
   steps: number[];
   method: string;
+  /** Stored values that stand for none. */
+  fills: number[];
 }
 
 /** An address `ROOT/PATH` of an entry that was listed in a root. */
@@ -71,7 +73,7 @@ export class Service {
     return valuesOf(await this.transport.get(path, options));
   }
 
-  /** Fewer values of a selection, made by the service: at most about `maxPixels` along each axis. */
+  /** Fewer values of a selection, made by the service: at most `maxPixels` in all, often fewer. */
   async overview(
     address: string,
     options: GetOptions & { maxPixels: number; selection?: string; version?: string; method?: string }
@@ -85,8 +87,8 @@ export class Service {
     });
     const answer = await this.transport.get(path, options);
     const values = await valuesOf(answer);
-    const told = JSON.parse(answer.headers.get('X-Caterva2-Overview') ?? '{}') as { steps?: number[]; method?: string };
-    return { ...values, steps: told.steps ?? values.shape.map(() => 1), method: told.method ?? '' };
+    const told = JSON.parse(answer.headers.get('X-Caterva2-Overview') ?? '{}') as Partial<Overview>;
+    return { ...values, steps: told.steps ?? [], method: told.method ?? '', fills: (told.fills ?? []).map(Number) };
   }
 
   /** The stored bytes of a file. */
