@@ -5,6 +5,8 @@ export interface GetOptions {
   signal?: AbortSignal;
   /** Told the part (0 to 1) of the body that has come, where its length is known. */
   onProgress?: (part: number) => void;
+  /** Told each line of the body as it comes (over the comm of a widget: at its end). */
+  onLine?: (line: string) => void;
   headers?: Record<string, string>;
 }
 
@@ -86,11 +88,18 @@ export function query(path: string, parameters: Record<string, string | number |
 }
 
 /** A `fetch`-like answer as ours, its body read piece by piece where somebody wants to know how far it is. */
-export function answerOf(response: Response, onProgress?: (part: number) => void): Answer {
+export function answerOf(
+  response: Response,
+  onProgress?: (part: number) => void,
+  onLine?: (line: string) => void
+): Answer {
   return {
     status: response.status,
     headers: response.headers,
     bytes: async () => {
+      if (response.ok && response.body && onLine) {
+        return readLines(response.body, onLine);
+      }
       const total = Number(response.headers.get('content-length'));
       // A length is that of the compressed body where there is an encoding.
       if (!response.body || !onProgress || !total || response.headers.get('content-encoding')) {
@@ -113,6 +122,23 @@ export function answerOf(response: Response, onProgress?: (part: number) => void
       }
     }
   };
+}
+
+async function readLines(
+  body: ReadableStream<Uint8Array>,
+  onLine: (line: string) => void
+): Promise<Uint8Array<ArrayBuffer>> {
+  const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
+  let rest = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    const lines = (rest + (value ?? '')).split('\n');
+    rest = done ? '' : lines.pop()!;
+    lines.filter(Boolean).forEach(onLine);
+    if (done) {
+      return new Uint8Array();
+    }
+  }
 }
 
 /** Requests by `fetch` from a page of the same origin. */
@@ -150,7 +176,7 @@ export class FetchTransport implements Transport {
     } catch (error) {
       throw options.signal?.aborted ? error : new ServiceError(0, SENTENCES[0]);
     }
-    return answerOf(response, options.onProgress);
+    return answerOf(response, options.onProgress, options.onLine);
   }
 }
 
@@ -196,6 +222,19 @@ export function listen(open: () => WebSocket, root: string, callback: (message: 
     isClosed = true;
     window.clearTimeout(timer);
     socket?.close();
+  };
+}
+
+function withLines(answer: Answer, onLine: (line: string) => void): Answer {
+  return {
+    ...answer,
+    bytes: async () => {
+      const bytes = await answer.bytes();
+      if (answer.status < 300) {
+        new TextDecoder().decode(bytes).split('\n').filter(Boolean).forEach(onLine);
+      }
+      return bytes;
+    }
   };
 }
 
@@ -274,7 +313,7 @@ export class CommTransport implements Transport {
       signal?.addEventListener('abort', abort, { once: true });
       this.waiting.set(id, answer => {
         signal?.removeEventListener('abort', abort);
-        resolve(answer);
+        resolve(options.onLine ? withLines(answer, options.onLine) : answer);
       });
       this.model.send({ id, ...message });
     });

@@ -1,15 +1,6 @@
 /** What went wrong, as a sentence with its cure. */
 
-/** An answer that is not the one that was asked for, or none (`status` 0). */
-export class ServiceError extends Error {
-  constructor(
-    readonly status: number,
-    readonly detail: string,
-    readonly kind = ''
-  ) {
-    super(detail || `status ${status}`);
-  }
-}
+import { ServiceError } from '../transport';
 
 export interface Explanation {
   title: string;
@@ -25,11 +16,12 @@ export function isAbort(error: unknown): boolean {
 
 /** Of every error one sentence, and what to do about it. */
 export function explain(error: unknown): Explanation {
-  if (!(error instanceof ServiceError)) {
+  if (!(error instanceof ServiceError) && typeof (error as ServiceError | null)?.status !== 'number') {
     const text = error instanceof Error ? error.message : String(error);
     return { title: 'Something in this page failed.', cure: `Reload it, and report this: ${text}`, retry: true };
   }
-  const { status, detail, kind } = error;
+  // Not by its class alone: other bundles have one of the same form.
+  const { status, message: detail, error: kind = '' } = error as ServiceError;
   const said = detail.replace(/\s+$/, '').replace(/([^.?!])$/, '$1.');
   switch (true) {
     case status === 0:

@@ -43,6 +43,6 @@ export class JupyterTransport implements Transport {
       }
       throw new ServiceError(0, 'the Jupyter server cannot be reached: check the connection, then try again');
     }
-    return answerOf(response, options.onProgress);
+    return answerOf(response, options.onProgress, options.onLine);
   }
 }
