@@ -15,7 +15,8 @@ from ..web.mac_answers import mac_settings
 from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
-from .handlers import subscriber_routes
+from .area_handlers import area_routes
+from .handlers import FOR_STRANGERS, subscriber_routes
 from .login import Logins, login_routes
 from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
 from .service import SubscriberService
@@ -43,6 +44,16 @@ class AnyOf:
         if denied is not None:
             raise denied
         return None
+
+
+class OrStranger:
+    """Lets in everybody: as who they are, or as strangers."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
+
+    def user(self, handler: RequestHandler) -> str | None:
+        return self._policy.user(handler) or "anonymous"
 
 
 class StandaloneSubscriber:
@@ -95,16 +106,26 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     if logins is not None:
         policy = AnyOf(logins, policy) if config.network.read_token else logins
         routes += login_routes(logins, prefix)
+    # Where users log in, those who did not see what permissions show to anybody.
+    strangers: AccessPolicy = policy if logins is None else OrStranger(policy)
     routes += [
-        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": policy})
+        (
+            prefix + pattern,
+            bind(answers, ServiceHandler),
+            {**arguments, "policy": strangers if answers in FOR_STRANGERS else policy},
+        )
         for pattern, answers, arguments in subscriber_routes(
-            service.subscriber,
+            service.all_roots,
             service.frames,
             service.limits,
             service.cache_access,
             service.cache_keeper,
             service.compute,
         )
+    ]
+    routes += [
+        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": strangers})
+        for pattern, answers, arguments in area_routes(service.all_roots, service.frames, service.limits)
     ]
     pages = {"assets": service.assets}
     sources = {"sources": service.subscriber, "limits": service.limits, "policy": policy}

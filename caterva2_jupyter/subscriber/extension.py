@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jupyter_core.paths import jupyter_data_dir
+from jupyter_core.utils import ensure_async
 from jupyter_server.auth import User
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized, ws_authenticated
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
@@ -68,6 +69,14 @@ class _Guarded(ExtensionHandlerMixin, JupyterHandler):
 
 
 class _Base(_Guarded, APIHandler):
+    async def check_authorized(self, action: str) -> None:
+        """What a verb's guard asks, for bodies that are stored before the verb is called."""
+        if self.current_user is None:
+            raise web.HTTPError(403)
+        allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE))
+        if not allowed:
+            raise web.HTTPError(403)
+
     def finish(self, *args: Any, **kwargs: Any) -> Any:
         # APIHandler would make everything application/json.
         kwargs.setdefault("set_content_type", self._headers.get("Content-Type", "application/json"))
@@ -122,9 +131,9 @@ class _Problem(JsonAnswers, _Base):
 
 def _guard(answers: type[SourceAnswers]) -> Callable[[Verb], Verb]:
     """Jupyter's decorators for a verb, made anew for each: ``authorized`` keeps the first resource it sees."""
-    action = "write" if answers.changes_state else "read"
 
     def guard(verb: Verb) -> Verb:
+        action = "write" if answers.changes_state or verb.__name__ in ("put", "delete") else "read"
         allowed: Verb = authorized(action=action, resource=RESOURCE)(verb)
         return ws_authenticated(allowed) if is_socket(answers) else web.authenticated(allowed)
 
@@ -213,16 +222,19 @@ class SubscriberApp(ExtensionApp):
         if self.service is None:
             self.handlers.append((rf"{PREFIX}/(.*)", _Problem, {"problem": self._problem}))
             return
+        from .area_handlers import area_routes
         from .handlers import subscriber_routes
 
-        for pattern, answers, arguments in subscriber_routes(
-            self.service.subscriber,
-            self.service.frames,
-            self.service.limits,
-            self.service.cache_access,
-            self.service.cache_keeper,
-            self.service.compute,
-        ):
+        service = self.service
+        routes = subscriber_routes(
+            service.all_roots,
+            service.frames,
+            service.limits,
+            service.cache_access,
+            service.cache_keeper,
+            service.compute,
+        )
+        for pattern, answers, arguments in routes + area_routes(service.all_roots, service.frames, service.limits):
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))
         self._add_pages(self.service)

@@ -7,8 +7,9 @@ are not kept, and what failed there with 500 is a 4xx, or 502 when a source is t
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.legacy import info_json
@@ -32,24 +33,27 @@ from ..web.source_handlers import (
     SOURCE_ROUTES,
     AnnounceAnswers,
     Limits,
+    PlainFileAnswers,
     SourceAnswers,
     StoredAnswers,
     attachment,
 )
+from .areas import AreaSource
 from .cache_access import CACHE_ACCESS_ROUTES, CacheAccess
 from .cache_handlers import CACHE_ROUTES
 from .cache_keeper import CacheKeeper
 from .frames import FrameMaker, parse_slice
-from .subscriber import Subscriber
+from .overview_handlers import overview_routes
+from .permissions import AREAS
+from .seen_roots import AllRoots, SeenRoots
 from .values_handlers import values_routes
+from .zarr_handlers import zarr_routes
 
-__all__ = ["FollowAnswers", "subscriber_routes"]
+__all__ = ["FOR_STRANGERS", "FollowAnswers", "OldAnswers", "OldNotFoundError", "OldRefusalError", "subscriber_routes"]
 
 _FRAME_MAGIC = b"b2frame\0"
 _FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
 _PLAIN_FRAME_SUFFIX = ".b2"
-PUBLIC_AREA = "@public"
-_AREAS_OF_USERS = ("@personal", "@shared")
 
 
 class FollowAnswers(SourceAnswers):
@@ -57,24 +61,27 @@ class FollowAnswers(SourceAnswers):
 
     changes_state = True
 
-    def initialize(self, subscriber: Subscriber, **kwargs: Any) -> None:  # type: ignore[override]
-        self.subscriber = subscriber
-        super().initialize(**kwargs)
-
     async def answer_post(self, root: str) -> None:
-        await self.subscriber.follow(parse_root_name(root))
+        await seen_by(self).follow(parse_root_name(root))
         self.write_json({"root": root, "followed": True})
 
     async def answer_delete(self, root: str) -> None:
-        await self.subscriber.unfollow(parse_root_name(root))
+        await seen_by(self).unfollow(parse_root_name(root))
         self.write_json({"root": root, "followed": False})
+
+
+def seen_by(answers: SourceAnswers) -> SeenRoots:
+    """The roots as whoever sent a request sees them."""
+    seen = answers.sources
+    assert isinstance(seen, SeenRoots)
+    return seen
 
 
 class OldAnswers(StoredAnswers):
     """Base of the old REST: ``{"detail": TEXT}`` for errors, with the old statuses."""
 
-    def initialize(self, subscriber: Subscriber, frames: FrameMaker, **kwargs: Any) -> None:  # type: ignore[override]
-        self.subscriber, self.frames = subscriber, frames
+    def initialize(self, frames: FrameMaker, **kwargs: Any) -> None:  # type: ignore[override]
+        self.frames = frames
         super().initialize(**kwargs)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -84,7 +91,7 @@ class OldAnswers(StoredAnswers):
             return
         status = error.status if error.status < 500 else 502
         # Of 401 and 404 old clients know one text each, but where this module says otherwise.
-        texts = {} if isinstance(error, (_OldNotFoundError, _OldRefusalError)) else _OLD_TEXTS
+        texts = {} if isinstance(error, (OldNotFoundError, OldRefusalError)) else _OLD_TEXTS
         self.set_status(status)
         self.write_json({"detail": texts.get(status, str(error))})
         self.finish()
@@ -97,9 +104,10 @@ class OldAnswers(StoredAnswers):
         NotFoundError
         """
         root, _, path = address.partition("/")
-        if not path or not self.subscriber.is_followed(root):
+        seen = seen_by(self)
+        if not path or not seen.is_followed(root):
             raise RootNotFoundError(f"root {root!r} is not followed")
-        return self.subscriber.source(root), parse_path(path)
+        return seen.source(root), parse_path(path)
 
     async def dataset(self, address: str) -> tuple[Source, Entry]:
         source, path = self.followed(address)
@@ -111,6 +119,9 @@ class OldAnswers(StoredAnswers):
     async def send_whole(self, source: Source, entry: Entry) -> None:
         """A dataset as one frame: the stored one where there is one; plain files are packed as ``NAME.b2``."""
         filename = last_name(entry.path)
+        if isinstance(source, AreaSource) and source.packed.has(entry):
+            await self.send_stored(cast("Source", source.packed), entry.path, filename + _PLAIN_FRAME_SUFFIX)
+            return
         if filename.endswith(_FRAME_SUFFIXES):
             if await _is_stored_frame(source, entry):
                 await self.send_stored(source, entry.path, filename)
@@ -127,11 +138,11 @@ class OldAnswers(StoredAnswers):
         self.write(frame)
 
 
-class _OldNotFoundError(NotFoundError):
+class OldNotFoundError(NotFoundError):
     """404 with a text that old clients show."""
 
 
-class _OldRefusalError(AuthenticationError):
+class OldRefusalError(AuthenticationError):
     """401 with a text that old clients show."""
 
 
@@ -149,19 +160,18 @@ async def _is_stored_frame(source: Source, entry: Entry) -> bool:
 
 
 class OldRootsAnswers(OldAnswers):
-    """``GET /api/roots``: by name, the area that is always there included."""
+    """``GET /api/roots``: by name, areas included."""
 
     async def answer_get(self) -> None:
-        roots = await self.subscriber.roots()
+        roots = await seen_by(self).roots()
         form: dict[str, Any] = {
             root["name"]: {
                 "name": root["name"],
-                "http": host_and_port(root["http"]),
+                "http": host_and_port(root["http"]) if root["http"] else "",
                 "subscribed": True if root["followed"] else None,
             }
             for root in roots
         }
-        form[PUBLIC_AREA] = {"name": PUBLIC_AREA, "http": "", "subscribed": True}
         self.write_json(form)
 
 
@@ -171,13 +181,12 @@ class OldSubscribeAnswers(OldAnswers):
     changes_state = True
 
     async def answer_post(self, root: str) -> None:
-        if root in _AREAS_OF_USERS:
-            raise _OldRefusalError(f"Subscribing to {root} requires authentication")
-        if root != PUBLIC_AREA:
-            try:
-                await self.subscriber.follow(root)
-            except NotFoundError:
-                raise _OldNotFoundError(f"{root} not known by the broker") from None
+        try:
+            await seen_by(self).follow(root)
+        except (NotFoundError, AuthenticationError):
+            if root in AREAS:
+                raise OldRefusalError(f"Subscribing to {root} requires authentication") from None
+            raise OldNotFoundError(f"{root} not known by the broker") from None
         self.write_json("Ok")
 
 
@@ -186,15 +195,16 @@ class OldListAnswers(OldAnswers):
 
     async def answer_get(self, address: str) -> None:
         root, _, path = address.partition("/")
-        if root in _AREAS_OF_USERS:
-            raise _OldNotFoundError(f"{root} needs authentication")
+        seen = seen_by(self)
+        if root in AREAS and not seen.sees(root):
+            raise OldNotFoundError(f"{root} needs authentication")
         path = parse_path(path)
-        if root != PUBLIC_AREA and root not in {r["name"] for r in await self.subscriber.roots()}:
-            raise _OldNotFoundError(f"{root} not known by the broker")
+        if root not in {r["name"] for r in await seen.roots()}:
+            raise OldNotFoundError(f"{root} not known by the broker")
         paths: list[str] = []
-        if self.subscriber.is_followed(root):
+        if seen.is_followed(root):
             try:
-                paths = await self._below(self.subscriber.source(root), path)
+                paths = await self._below(seen.source(root), path)
             except SourceUnavailableError:
                 paths = []  # as the older system: nothing is known of it yet
         self.write_json(paths)
@@ -205,7 +215,7 @@ class OldListAnswers(OldAnswers):
         try:
             while after is not None:
                 page = await source.catalog(CatalogQuery(under=path, after=after, limit=MAX_PAGE))
-                paths += await self.subscriber.run(_listed, page.items)
+                paths += await asyncio.get_running_loop().run_in_executor(None, _listed, page.items)
                 after = page.next
         except DatasetNotFoundError:
             return await self._itself(source, path)
@@ -285,7 +295,7 @@ class OldAreaAnswers(OldAnswers):
         super().initialize(**kwargs)
 
     async def answer_post(self, address: str = "") -> None:
-        raise _OldRefusalError(f"{self.refusal} requires authentication")
+        raise OldRefusalError(f"{self.refusal} requires authentication")
 
 
 FOLLOW_ROUTE = r"/api/v1/roots/([^/]+)/follow"
@@ -297,36 +307,44 @@ _OLD_ROUTES: tuple[tuple[str, type[OldAnswers], str], ...] = (
     (r"/api/fetch/(.*)", OldFetchAnswers, ""),
     (r"/api/chunk/(.*)", OldChunkAnswers, ""),
     (r"/api/download/(.*)", OldDownloadAnswers, ""),
-    (r"/api/upload/(.*)", OldAreaAnswers, "Uploading"),
-    (r"/api/remove/(.*)", OldAreaAnswers, "Removing files"),
-    (r"/api/move/", OldAreaAnswers, "Moving files"),
-    (r"/api/copy/", OldAreaAnswers, "Copying files"),
     (r"/api/lazyexpr/", OldAreaAnswers, "Creating lazy expressions"),
 )
 
 
+FOR_STRANGERS: frozenset[type[SourceAnswers]] = frozenset(
+    [answers for _, answers in SOURCE_ROUTES] + [answers for _, answers, refusal in _OLD_ROUTES if not refusal]
+)
+"""Answers that ask `SeenRoots` for all that they tell: those who are not logged in may have what it shows them."""
+
+
 def subscriber_routes(
-    subscriber: Subscriber,
+    all_roots: AllRoots,
     frames: FrameMaker,
     limits: Limits,
     access: CacheAccess | None = None,
     keeper: CacheKeeper | None = None,
     compute: ComputePool | None = None,
 ) -> list[tuple[str, type[SourceAnswers], dict[str, Any]]]:
-    """All routes of a subscriber but ``health`` and logins: pattern, answers (to be bound) and their arguments."""
-    sources: dict[str, Any] = {"sources": subscriber, "limits": limits}
+    """All routes of a subscriber but ``health``, logins and areas: pattern, answers (to be bound), their arguments."""
+    subscriber = all_roots.subscriber
+    sources: dict[str, Any] = {"sources": all_roots, "limits": limits}
     routes: list[tuple[str, type[SourceAnswers], dict[str, Any]]] = [
-        (pattern, answers, sources) for pattern, answers in SOURCE_ROUTES
+        (pattern, answers, sources)
+        for pattern, answers in SOURCE_ROUTES
+        if answers is not PlainFileAnswers  # areas have more verbs there
     ]
     routes.append((ANNOUNCE_ROUTE, AnnounceAnswers, {**sources, "announcer": subscriber}))
-    routes.append((FOLLOW_ROUTE, FollowAnswers, {**sources, "subscriber": subscriber}))
+    routes.append((FOLLOW_ROUTE, FollowAnswers, sources))
     if access is not None:
         routes += [(pattern, answers, {**sources, "access": access}) for pattern, answers in CACHE_ACCESS_ROUTES]
     if keeper is not None:
         routes += [(pattern, answers, {**sources, "keeper": keeper}) for pattern, answers in CACHE_ROUTES]
     if compute is not None:
-        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in values_routes(compute)]
+        decoded = [*values_routes(compute), *overview_routes(compute)]
+        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in decoded]
+        zarr = zarr_routes(subscriber.run, compute)
+        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in zarr]
     for pattern, answers, refusal in _OLD_ROUTES:
-        arguments = {**sources, "subscriber": subscriber, "frames": frames}
+        arguments = {**sources, "frames": frames}
         routes.append((pattern, answers, {**arguments, "refusal": refusal} if refusal else arguments))
     return routes

@@ -5,6 +5,7 @@ It chooses directories and makes the parts; what they do is theirs.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from ..core.source import Source
 from ..storage.block_cache import BlockCache
 from ..web.compute_pool import ComputePool
 from ..web.source_handlers import Limits
+from .areas import Areas
 from .broker_link import BrokerLink
 from .cache_access import CacheAccess
 from .cache_keeper import CacheKeeper
@@ -22,9 +24,11 @@ from .displays import Displays, installed_displays
 from .followed_state import FollowedState
 from .frames import FrameMaker
 from .pages import Assets
+from .permissions import Permissions
 from .publisher_link import PublisherLink
 from .read_counts import ReadCounts
 from .republisher import Republisher, read_owner
+from .seen_roots import AllRoots
 from .sources import CachedSource
 from .subscriber import Link, Subscriber
 from .upstreams import HttpUpstreams
@@ -48,6 +52,9 @@ class SubscriberService:
         Where bytes from elsewhere are decoded.
     frames : FrameMaker
     limits : Limits
+    areas : Areas
+    all_roots : AllRoots
+        The subscriber's roots and the areas, as each visitor may see them.
     assets : Assets
         What browsers load.
     cache_access : CacheAccess
@@ -84,6 +91,8 @@ class SubscriberService:
             trusts_events=not config.network.mac,
         )
         self.cache_keeper = CacheKeeper(self.subscriber, self.executor, self._counts)
+        self.areas = Areas(config.statedir, config.quota_nbytes, self.executor)
+        self.all_roots = AllRoots(self.subscriber, self.areas, Permissions(has_users=config.login))
 
     def _links(self) -> list[Link]:
         links: list[Link] = []
@@ -121,9 +130,11 @@ class SubscriberService:
         self.cache_keeper.open(cache)
         await self.subscriber.run(self.cache_access.open, cache)
         # Of two processes with one cache directory, the second takes another one, and replicas beside it.
-        await self.subscriber.start(cache.directory.with_name(cache.directory.name.replace("blocks", "catalogs", 1)))
+        catalogs = cache.directory.with_name(cache.directory.name.replace("blocks", "catalogs", 1))
+        owner_id = await self.subscriber.run(read_owner, config.statedir / "owner")
+        await self.subscriber.run(self.areas.start, catalogs, owner_id)
+        await self.subscriber.start(catalogs)
         if url and config.republish and config.broker is not None:
-            owner_id = await self.subscriber.run(read_owner, config.statedir / "owner")
             self._republisher = Republisher(
                 self.subscriber, config.republish, config.broker, config.network, owner_id, url
             )
@@ -134,6 +145,7 @@ class SubscriberService:
         if self._republisher is not None:
             await self._republisher.stop()
         await self.subscriber.stop()
+        await asyncio.to_thread(self.areas.close)
         await self.compute.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)
         if self._cache is not None:

@@ -430,7 +430,9 @@ class Subscriber:
         return self._followed.get(root) if known is not None and known.link is link else None
 
     def _roots_known(self, link: Link, roots: Sequence[AnnouncedRoot]) -> None:
-        told = {root.name: root for root in roots if self.ident not in root.via and len(root.via) < MAX_HOPS}
+        # Areas are of the subscriber that has them: here the names stand for its own.
+        ours = [root for root in roots if not root.name.startswith("@")]
+        told = {root.name: root for root in ours if self.ident not in root.via and len(root.via) < MAX_HOPS}
         for name, announced in told.items():
             known = self._known.setdefault(name, _KnownRoot(announced))
             if known.link not in (None, link) and (known.is_online or not announced.online):

@@ -150,6 +150,15 @@ class SourceDirectory(Protocol):
 
 
 @runtime_checkable
+class VisitedDirectory(Protocol):
+    """Roots that not everybody sees."""
+
+    def seen_by(self, user: object) -> SourceDirectory:
+        """The roots as a handler's ``current_user`` sees them."""
+        ...
+
+
+@runtime_checkable
 class StatusDirectory(Protocol):
     """A directory whose roots can be away; told to those who listen to events."""
 
@@ -181,6 +190,7 @@ class LoopGuard(Protocol):
         ...
 
 
+@runtime_checkable
 class Announcer(Protocol):
     """A service that can be told of a change that its file system does not tell."""
 
@@ -208,10 +218,19 @@ class SourceAnswers(JsonAnswers):
 
     changes_state: ClassVar[bool] = False
 
-    def initialize(self, sources: SourceDirectory, limits: Limits, **kwargs: Any) -> None:
-        self.sources = sources
+    def initialize(self, sources: SourceDirectory | VisitedDirectory, limits: Limits, **kwargs: Any) -> None:
+        self._directory = sources
+        self._seen: SourceDirectory | None = None
         self.limits = limits
         super().initialize(**kwargs)
+
+    @property
+    def sources(self) -> SourceDirectory:
+        """The roots, as whoever sent the request sees them."""
+        if self._seen is None:
+            directory = self._directory
+            self._seen = directory.seen_by(self.current_user) if isinstance(directory, VisitedDirectory) else directory
+        return self._seen
 
     def source_of(self, root: str) -> Source:
         name = parse_root_name(root)
@@ -725,7 +744,9 @@ class AnnounceAnswers(SourceAnswers):
 
     async def answer_post(self, root: str) -> None:
         path = parse_path(str(self.json_body().get("path", "")))
-        await self.announcer.announce(parse_root_name(root), path)
+        # Where there are visitors, what one does not see cannot be looked at either.
+        announcer = self.sources if isinstance(self.sources, Announcer) else self.announcer
+        await announcer.announce(parse_root_name(root), path)
         self.write_json({"root": root, "path": path})
 
 

@@ -18,10 +18,13 @@ from tornado.netutil import bind_sockets
 
 from caterva2_jupyter.config import load_config
 from caterva2_jupyter.subscriber.app import make_app
+from caterva2_jupyter.subscriber.areas import Areas
 from caterva2_jupyter.subscriber.cache_access import CacheAccess
 from caterva2_jupyter.subscriber.cache_keeper import CacheKeeper
 from caterva2_jupyter.subscriber.frames import FrameMaker
 from caterva2_jupyter.web.compute_pool import ComputePool
+from caterva2_jupyter.subscriber.permissions import Permissions
+from caterva2_jupyter.subscriber.seen_roots import AllRoots
 from caterva2_jupyter.web.source_handlers import Limits
 from tests.subscriber.running import Running, running
 
@@ -65,6 +68,8 @@ async def served(
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
         compute = ComputePool()
+        areas = Areas(directory / "areas", None, run.executor)
+        areas.start(directory / "areas" / "catalogs", "owner")
         frames, limits = FrameMaker(compute, max_nbytes=max_frame_nbytes), Limits()
         keeper = CacheKeeper(run.subscriber, run.executor)
         keeper.open(run.cache)
@@ -77,6 +82,7 @@ async def served(
             cache_access=CacheAccess(run.executor),
             cache_keeper=keeper,
             compute=compute,
+            all_roots=AllRoots(run.subscriber, areas, Permissions(has_users=False)),
         )
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
@@ -85,6 +91,7 @@ async def served(
         finally:
             server.stop()
             await server.close_all_connections()
+            areas.close()
             await compute.stop()
 
 

@@ -1,0 +1,162 @@
+"""The roots of a subscriber as one visitor sees them: those that it knows, and the areas.
+
+Routes ask nobody else for a source, so what ``permissions`` hides is hidden from all of them. It performs nothing
+itself: the subscriber and the areas do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..core.source import Source
+from ..errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    RootNotFoundError,
+    SourceUnavailableError,
+)
+from .areas import Areas, AreaSource
+from .permissions import AREAS, Permissions, Visitor, visitor_of
+from .subscriber import Subscriber
+
+__all__ = ["AllRoots", "SeenRoots"]
+
+
+class AllRoots:
+    """Every root of a subscriber; what of it a visitor sees is told by ``seen_by``.
+
+    Parameters
+    ----------
+    subscriber : Subscriber
+    areas : Areas
+    permissions : Permissions
+    """
+
+    def __init__(self, subscriber: Subscriber, areas: Areas, permissions: Permissions) -> None:
+        self.subscriber, self.areas, self.permissions = subscriber, areas, permissions
+
+    def seen_by(self, user: object) -> SeenRoots:
+        """The roots as a handler's ``current_user`` sees them."""
+        return SeenRoots(self, visitor_of(user))
+
+
+class SeenRoots:
+    """A directory of sources, for one visitor. Made by ``AllRoots.seen_by``."""
+
+    def __init__(self, all_roots: AllRoots, visitor: Visitor) -> None:
+        self._subscriber, self._areas = all_roots.subscriber, all_roots.areas
+        self.permissions, self.visitor = all_roots.permissions, visitor
+
+    # SourceDirectory, StatusDirectory, LoopGuard, Announcer
+
+    async def roots(self) -> list[dict[str, Any]]:
+        listed = [form for form in await self._subscriber.roots() if self.sees(form["name"])]
+        listed += [await self._area_form(root) for root in AREAS if self.sees(root)]
+        return sorted(listed, key=lambda form: str(form["name"]))
+
+    async def _area_form(self, root: str) -> dict[str, Any]:
+        form: dict[str, Any] = {"name": root, "http": "", "owner": "", "followed": True, "online": True}
+        form |= {"via": [self._subscriber.ident], "writable": self.permissions.may_write(self.visitor, root)}
+        try:
+            cursor = await self._areas.source(root, self.visitor).cursor()
+        except SourceUnavailableError as error:
+            return {**form, "online": False, "reason": str(error)}
+        return {**form, "epoch": cursor.epoch, "seq": cursor.seq}
+
+    def source(self, root: str) -> Source:
+        self.check(root)
+        return self._areas.source(root, self.visitor) if root in AREAS else self._subscriber.source(root)
+
+    async def status(self, root: str) -> AsyncIterator[bool]:
+        self.check(root)
+        if root in AREAS:
+            yield True
+            return
+        async for online in self._subscriber.status(root):
+            yield online
+
+    def check_asker(self, root: str, asker: str) -> None:
+        self._subscriber.check_asker(root, asker)
+
+    async def announce(self, root: str, path: str) -> None:
+        self.check(root)
+        if root not in AREAS:
+            await self._subscriber.announce(root, path)
+            return
+        area = self._areas.source(root, self.visitor)
+        await area.look(path)
+        if path:
+            await area.entry(path)
+
+    # What may be done
+
+    def sees(self, root: str) -> bool:
+        return self.permissions.may_see(self.visitor, root)
+
+    def check(self, root: str) -> None:
+        """Refuse what the visitor may not see, as what is not there.
+
+        Raises
+        ------
+        AuthenticationError
+            To strangers where there are users, whether it is there or not.
+        RootNotFoundError
+        """
+        if self.sees(root):
+            return
+        if self.permissions.has_users and not self.visitor.is_person and not self.visitor.is_service:
+            raise AuthenticationError("a valid token or login is needed")
+        if root in AREAS:
+            raise RootNotFoundError(f"area {root!r} belongs to users, and there is none here: log in, where one can")
+        raise RootNotFoundError(f"no root {root!r} is known here: is its publisher running?")
+
+    def is_followed(self, root: str) -> bool:
+        """Is its catalog known here? That of an area always is."""
+        return self.sees(root) and (root in AREAS or self._subscriber.is_followed(root))
+
+    async def follow(self, root: str) -> None:
+        """See ``Subscriber.follow``; nothing is to be done for an area.
+
+        Raises
+        ------
+        RootNotFoundError, AuthenticationError
+        """
+        self.check(root)
+        if root not in AREAS:
+            await self._subscriber.follow(root)
+
+    async def unfollow(self, root: str) -> None:
+        """See ``Subscriber.unfollow``.
+
+        Raises
+        ------
+        RootNotFoundError, AuthenticationError
+        """
+        self.check(root)
+        if root in AREAS:
+            raise AccessDeniedError(f"{root} is an area of this subscriber: it is always there")
+        await self._subscriber.unfollow(root)
+
+    def writable(self, root: str) -> AreaSource:
+        """An area that the visitor may write to.
+
+        Raises
+        ------
+        AuthenticationError
+            When nobody is known who could.
+        AccessDeniedError
+            When it is not an area, or not this visitor's to change.
+        RootNotFoundError
+        """
+        if root not in AREAS:
+            self.check(root)
+            raise AccessDeniedError(f"{root!r} cannot be written to: only the areas {', '.join(AREAS)} can")
+        if not self.permissions.may_write(self.visitor, root):
+            if self.visitor.is_service:
+                raise AccessDeniedError("a token of the network does not write to areas: log in as a user")
+            if not self.visitor.is_person:
+                how = "log in" if self.permissions.has_users else "start it with CATERVA2_SECRET, or use it in Jupyter"
+                raise AuthenticationError(f"writing to {root} needs a user: {how}")
+            raise AccessDeniedError(f"you may not write to {root}")
+        return self._areas.source(root, self.visitor)
