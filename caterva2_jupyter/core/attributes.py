@@ -126,7 +126,10 @@ def _decode(form: Any, depth: int) -> Any:
                 raw = base64.b64decode(form["v"], validate=True)
                 return np.frombuffer(raw, dtype_from_json(form["d"])).reshape(form["s"]).copy()
             case "scalar":
-                return np.frombuffer(base64.b64decode(form["v"], validate=True), dtype_from_json(form["d"]))[0]
+                dtype = dtype_from_json(form["d"])
+                if not dtype.itemsize:  # an empty string
+                    return np.zeros((), dtype)[()]
+                return np.frombuffer(base64.b64decode(form["v"], validate=True), dtype)[0]
             case "empty":
                 return None
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:

@@ -227,6 +227,8 @@ class Hdf5File:
         storage = dict(entry.storage)
         if found.get("skipped"):
             storage["attrs_skipped"] = found["skipped"]
+        if found.get("exact"):
+            storage["attrs_exact"] = found["exact"]
         return replace(entry, attrs=found["attrs"], attrs_inline=True, storage=storage)
 
     def _check(self, entry: Entry, states: Sequence[str]) -> None:
@@ -246,8 +248,13 @@ class Hdf5File:
 
     # What other files values come from
 
-    def _sources(self, opened: OpenedPath, form: Mapping[str, Any]) -> list[_Source]:
+    def _sources(self, opened: OpenedPath, form: Mapping[str, Any], absent: list[str] | None = None) -> list[_Source]:
         """States of the other files that a dataset's values come from.
+
+        Parameters
+        ----------
+        absent : list of str, optional
+            Takes the names of files and datasets that are not there, in whose place HDF5 gives fill values.
 
         Raises
         ------
@@ -271,16 +278,20 @@ class Hdf5File:
                 raise UnsupportedDatasetError(f"a virtual dataset of over {_MAX_SOURCES} sources")
             pending = []
             for name, inners in wanted.items():
-                pending += self._look_into(name, inners, found)
+                pending += self._look_into(name, inners, found, absent)
         found.pop(opened.path, None)
         return [found[name] for name in sorted(found)]
 
-    def _look_into(self, name: str, inners: list[str], found: dict[str, _Source]) -> list[tuple[str, str, str]]:
+    def _look_into(
+        self, name: str, inners: list[str], found: dict[str, _Source], absent: list[str] | None
+    ) -> list[tuple[str, str, str]]:
         """Sources of sources."""
         try:
             opened = open_file(self._root, name)
         except DatasetNotFoundError:
             found.setdefault(name, _Source(name, "missing"))
+            if absent is not None:
+                absent.append(name)
             return []
         with opened:
             state = Generation.of(opened.fd).stamp
@@ -290,9 +301,13 @@ class Hdf5File:
             try:
                 answers = self._worker.sources(opened.fd, state, inners)
             except UnsupportedDatasetError:
+                if absent is not None:
+                    absent.append(name)
                 return []  # the library cannot open it either, and gives fill values
             further: list[tuple[str, str, str]] = []
-            for answer in answers:
+            for inner, answer in zip(inners, answers, strict=True):
+                if answer.get("missing") and absent is not None:
+                    absent.append(f"{name}:{inner}")
                 if "reason" in answer:
                     raise UnsupportedDatasetError(f"a virtual dataset with a source in {name!r}: {answer['reason']}")
                 further += [(opened.path, str(f), str(d)) for f, d in answer.get("virtual", ())]
@@ -488,6 +503,10 @@ class _Listing:
             storage["file"] = tree.file
         if node.get("skipped"):
             storage["attrs_skipped"] = dict(list(node["skipped"].items())[:50])
+        if node.get("exact"):
+            storage["attrs_exact"] = node["exact"]
+        if placed.order is not None:
+            storage["order"] = placed.order
         base = Entry(
             placed.path,
             "group",
@@ -500,9 +519,13 @@ class _Listing:
         if node["kind"] == "group":
             return self._group(base, placed, storage)
         if node["kind"] == "type":
-            return replace(base, kind="unsupported", reason="a committed datatype: it has no values")
+            told = storage | {"committed_type": True}
+            return replace(base, kind="unsupported", reason="a committed datatype: it has no values", storage=told)
         storage |= _bounded(node.get("storage", {}))
         storage |= self._scales(tree, node)
+        named = tree.node(int(storage.pop("type_addr", -1)))
+        if named is not None:
+            storage["type_name"] = _printable(str(named["path"])).rpartition("/")[2]
         if "reason" in node or "geometry" not in node:
             return replace(base, kind="unsupported", reason=str(node.get("reason", "it cannot be described")))
         return self._array(base, placed.target, storage)
@@ -522,7 +545,8 @@ class _Listing:
         _, opened, state = known
         try:
             geometry = Geometry.from_json(node["geometry"])
-            sources = self._file._sources(opened, node["form"])
+            absent: list[str] = []
+            sources = self._file._sources(opened, node["form"], absent)
         except (UnsupportedDatasetError, IntegrityError) as error:
             return replace(base, kind="unsupported", reason=str(error))
         if node["form"]["mode"] == "external":
@@ -533,6 +557,12 @@ class _Listing:
         self._seen |= {s.path: s for s in sources}
         if node["form"]["mode"] in ("decode", "strings") and "sources" in node["form"]:
             storage["virtual_sources"] = [s.path for s in sources][:100]
+            # A series of files is looked for up to the first one that is not there.
+            is_series = any("%b" in "".join(pair) for pair in node["form"]["sources"])
+            if absent and not (
+                is_series and len(absent) <= len(node["form"]["sources"]) and len(sources) > len(absent)
+            ):
+                storage["missing_sources"] = absent[:10]
         return replace(
             base,
             kind="array",
@@ -557,6 +587,8 @@ class _Listing:
         if scales is not None:
             nodes = [[tree.node(int(addr)) for addr in axis] for axis in scales]
             told["scales"] = [[str(n["path"]) for n in axis if n is not None] for axis in nodes]
+        if "scale" in told and (size := tree.extents.get(int(node["addr"]))) is not None:
+            told["size"] = size
         return {"dimensions": told}
 
 

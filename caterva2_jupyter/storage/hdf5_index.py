@@ -7,6 +7,7 @@ itself, so it opens no file that it was not given. What is made of it is decided
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -126,7 +127,9 @@ class Hdf5Reader:
             if isinstance(oid, h5g.GroupID):
                 node: dict[str, Any] = {"addr": h5o.get_info(oid).addr, "path": path, "kind": "group", "links": []}
                 fresh = []
-                for name, kind in self._link_names(oid, node):
+                for name, kind, rank in self._link_names(oid, node):
+                    if rank is not None:
+                        node.setdefault("order", {})[_text(name)] = rank
                     below = f"{path.rstrip('/')}/{_text(name)}"
                     if skip is not None and below in skip:
                         node["links"].append([_text(name), "broken", "the HDF5 library does not survive reading it"])
@@ -149,10 +152,15 @@ class Hdf5Reader:
             else:
                 yield {"addr": h5o.get_info(oid).addr, "path": path, "kind": "type"}
 
-    def _link_names(self, gid: Any, node: dict[str, Any]) -> list[tuple[bytes, int]]:
-        found: list[tuple[bytes, int]] = []
+    def _link_names(self, gid: Any, node: dict[str, Any]) -> list[tuple[bytes, int, int | None]]:
+        """Names of links, their types, and their places in the order of creation where that is tracked."""
+        found: list[tuple[bytes, int, int | None]] = []
+
+        def note(name: bytes, info: Any) -> None:
+            found.append((bytes(name), int(info.type), int(info.corder) if info.corder_valid else None))
+
         try:
-            gid.links.iterate(lambda name, info: found.append((bytes(name), int(info.type))), info=True)
+            gid.links.iterate(note, info=True)
         except FOREIGN_ERRORS as error:
             node["problem"] = f"its links cannot be read: {_reason(error)}"
         return found
@@ -171,6 +179,8 @@ class Hdf5Reader:
     def _described(self, dsid: Any, extent: tuple[int, ...] = ()) -> dict[str, Any]:
         description, _ = describe(dsid)
         extent = extent or dsid.shape
+        if "geometry" in description:
+            description["storage"].pop("shape", None)
         if self._is_live and "form" in description and (state := _live_state(dsid, description["form"], extent)):
             description["state"] = state
         return description
@@ -303,6 +313,7 @@ def _attributes(owner: Any, everything: bool) -> dict[str, Any]:
         return {"attrs": {}, "attrs_tag": "", "skipped": {"*": f"attributes cannot be read: {_reason(error)}"}}
     scale = isinstance(owner, h5py.Dataset) and bool(h5ds.is_scale(owner.id))
     forms: dict[str, Any] = {}
+    exact: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     total = 0
     for i, raw in enumerate(names):
@@ -310,8 +321,10 @@ def _attributes(owner: Any, everything: bool) -> dict[str, Any]:
         if name in _HIDDEN or (scale and name in _SCALE_ATTRS):
             continue
         try:
-            form = _attribute(owner, raw)
+            form, told = _attribute(owner, raw)
             size = len(name) + len(json.dumps(form)) + 8
+            if told is not None:
+                size += len(name) + len(json.dumps(told)) + 8
             if size > 2 * MAX_ATTR_NBYTES:
                 raise UnsupportedDatasetError(f"it takes about {size} bytes")
         except (UnsupportedDatasetError, *FOREIGN_ERRORS) as error:
@@ -321,6 +334,8 @@ def _attributes(owner: Any, everything: bool) -> dict[str, Any]:
             total += size
             if total <= limit:
                 forms[name] = form
+                if told is not None:
+                    exact[name] = told
         if total > limit:
             if not everything:
                 return {"attrs": {}, "attrs_inline": False, "attrs_tag": _attrs_state(owner, names)}
@@ -330,6 +345,8 @@ def _attributes(owner: Any, everything: bool) -> dict[str, Any]:
     answer: dict[str, Any] = {"attrs": forms, "attrs_tag": attrs_tag(forms) if forms else ""}
     if skipped:
         answer["skipped"] = skipped
+    if exact:
+        answer["exact"] = exact
     return answer
 
 
@@ -348,7 +365,8 @@ def _readable(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def _attribute(owner: Any, raw: bytes) -> Any:
+def _attribute(owner: Any, raw: bytes) -> tuple[Any, dict[str, Any] | None]:
+    """The form of an attribute, and what it is exactly where netCDF readers see another value than that text."""
     aid = h5a.open(owner.id, raw)
     tid = aid.get_type()
     nbytes = math.prod(aid.shape) * tid.get_size() if aid.shape is not None else 0
@@ -359,9 +377,37 @@ def _attribute(owner: Any, raw: bytes) -> Any:
         raise UnsupportedDatasetError("a reference has no meaning outside of its file")
     if aid.get_space().get_simple_extent_type() == h5s.NULL:
         plain = np.dtype("S1") if dtype.hasobject else dtype
-        return {"t": "empty", "d": dtype_to_json(plain)}
+        return {"t": "empty", "d": dtype_to_json(plain)}, {"kind": "empty"} if dtype.hasobject else None
     value = owner.attrs[raw]
-    return encode_attr(_plain_value(value))
+    return encode_attr(_plain_value(value)), _exact_text(value, h5t.check_string_dtype(dtype))
+
+
+def _exact_text(value: Any, string: Any) -> dict[str, Any] | None:
+    """The bytes of a text attribute and what they are, where that is not clear from the text.
+
+    Single chars stay bytes for netCDF readers, arrays of strings of fixed length become flat lists, and bytes that
+    are not of the character set are escaped. ``kind`` is ``char``, ``fixed``, ``vlen`` or ``empty`` (an empty dataspace
+    of strings of variable length), ``v`` base64, in lists where it is an array.
+    """
+    if string is None:
+        return None
+    kind = "vlen" if string.length is None else "char" if string.length == 1 else "fixed"
+    charset = "utf-8" if kind == "vlen" else str(string.encoding)
+    items = [v if isinstance(v, bytes) else _bytes(str(v)) for v in np.ravel(np.asarray(value, object)).tolist()]
+    is_clear = all(_is_in(charset, item) for item in items)
+    if kind != "char" and is_clear and (kind == "vlen" or np.ndim(value) < 2):
+        return None
+    texts = np.empty(len(items), object)
+    texts[:] = [base64.b64encode(item).decode("ascii") for item in items]
+    return {"kind": kind, "charset": charset, "v": texts.reshape(np.shape(value)).tolist()}
+
+
+def _is_in(charset: str, raw: bytes) -> bool:
+    try:
+        raw.decode(charset)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _plain_value(value: Any) -> Any:
@@ -428,7 +474,9 @@ def describe(dsid: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
     except FOREIGN_ERRORS:
         return _unsupported(node, f"NumPy has no dtype for its HDF5 type ({_class_name(tid)})")
     _tell_type(storage, tid, dtype)
-    if space.get_simple_extent_type() == h5s.NULL:
+    if space.get_simple_extent_type() != h5s.NULL:
+        storage["shape"] = [int(n) for n in space.get_simple_extent_dims()]  # also of what cannot be served
+    else:
         return _unsupported(node, f"an empty dataset (null dataspace) of dtype {dtype}: it has no values")
     shape = tuple(int(n) for n in space.get_simple_extent_dims())
     unlimited = [None if n == h5s.UNLIMITED else int(n) for n in space.get_simple_extent_dims(True)]
@@ -487,6 +535,8 @@ def _tell_type(storage: dict[str, Any], tid: Any, dtype: np.dtype[Any]) -> None:
     kind = tid.get_class()
     storage["type"] = "variable-length string" if dtype.kind == "O" and kind == h5t.STRING else _class_name(tid)
     members = h5t.check_enum_dtype(dtype)
+    if tid.committed():
+        storage["type_addr"] = h5o.get_info(tid).addr  # its name is known once all is indexed
     if members is not None:
         storage["enum"] = {str(k): int(v) for k, v in members.items()}
     if kind == h5t.STRING:

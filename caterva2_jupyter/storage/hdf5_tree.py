@@ -59,6 +59,7 @@ class Hdf5Tree:
         self.root = next(iter(self._nodes.values()))
         self._links: dict[int, dict[str, list[Any]]] = {}
         self._dimids: dict[int, str] | None = None
+        self._extents: dict[int, int] | None = None
 
     def node(self, addr: int) -> Mapping[str, Any] | None:
         return self._nodes.get(addr)
@@ -97,6 +98,19 @@ class Hdf5Tree:
         return Target(self, node)
 
     @property
+    def extents(self) -> Mapping[int, int]:
+        """Address of a dimension scale -> greatest length of the axes that it is attached to."""
+        if self._extents is None:
+            found: dict[int, int] = {}
+            for node in self._nodes.values():
+                shape = node.get("geometry", {}).get("shape") or node.get("storage", {}).get("shape") or ()
+                for length, scales in zip(shape, node.get("dimensions", {}).get("scales", ()), strict=False):
+                    for addr in scales:
+                        found[int(addr)] = max(found.get(int(addr), 0), int(length))
+            self._extents = found
+        return self._extents
+
+    @property
     def dimids(self) -> Mapping[int, str]:
         """netCDF4's numbers of dimensions -> path of the scale."""
         if self._dimids is None:
@@ -125,6 +139,8 @@ class Placed:
         Why there is no object, or why it is not listed here.
     hidden : int
         Number of children whose names fit in no path.
+    order : int or None
+        Place in its group's order of creation, where the group tracks it.
     """
 
     path: str
@@ -132,6 +148,7 @@ class Placed:
     link: str = ""
     reason: str = ""
     hidden: int = 0
+    order: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,7 @@ class _Frame:
     parent: _Frame | None
     aliased: bool
     link: str = ""
+    order: int | None = None
 
     def leads_back(self, target: Target) -> bool:
         frame: _Frame | None = self
@@ -160,6 +178,7 @@ class _Child:
     link: str
     reason: str
     is_hard: bool
+    order: int | None
 
 
 def place(tree: Hdf5Tree, follow: Follow) -> Iterator[Placed]:
@@ -180,7 +199,7 @@ def place(tree: Hdf5Tree, follow: Follow) -> Iterator[Placed]:
             if path.rpartition("/")[2].startswith("unlisted-") and not child.name.startswith("unlisted-"):
                 found.append(Placed(path, None, "", f"its name {child.name!r} cannot be part of a path"))
             elif child.target is None or kind != "group":
-                found.append(Placed(path, child.target, child.link, child.reason))
+                found.append(Placed(path, child.target, child.link, child.reason, order=child.order))
             elif frame.leads_back(child.target):
                 link = child.link or str(child.target.node["path"])
                 found.append(Placed(path, None, link, f"leads back to {child.target.node['path']!r}"))
@@ -191,9 +210,9 @@ def place(tree: Hdf5Tree, follow: Follow) -> Iterator[Placed]:
                     where = str(child.target.node["path"])
                     found.append(Placed(path, None, child.link or where, f"its content is listed at {where!r}"))
                 else:
-                    groups.append(_Frame(child.target, path, frame, aliased, child.link))
+                    groups.append(_Frame(child.target, path, frame, aliased, child.link, child.order))
         naliases += (len(found) + len(groups)) if frame.aliased else 0
-        yield Placed(frame.path, frame.target, frame.link, "", nhidden)
+        yield Placed(frame.path, frame.target, frame.link, "", nhidden, frame.order)
         yield from found
         pending += reversed(groups)
 
@@ -204,6 +223,7 @@ def _below(path: str, name: str) -> str:
 
 def _children(frame: _Frame, follow: Follow) -> Iterator[_Child]:
     tree, group = frame.target.tree, frame.target.node
+    order = group.get("order", {})
     for name, link in tree.links(group).items():
         text = ""
         if link[0] == "hard":
@@ -220,9 +240,9 @@ def _children(frame: _Frame, follow: Follow) -> Iterator[_Child]:
         if isinstance(found, Outside):
             found = follow(tree, found)
         if isinstance(found, str):
-            yield _Child(name, None, text, found, link[0] == "hard")
+            yield _Child(name, None, text, found, link[0] == "hard", order.get(name))
         else:
-            yield _Child(name, found, text, "", link[0] == "hard")
+            yield _Child(name, found, text, "", link[0] == "hard", order.get(name))
 
 
 def _named(group: str, children: list[_Child]) -> Iterator[tuple[_Child, str | None]]:

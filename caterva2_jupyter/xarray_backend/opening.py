@@ -316,7 +316,7 @@ def _chosen(group: ListedGroup, array: str, drop: frozenset[str]) -> dict[str, E
 
 def _unreadable(entry: Entry) -> str | None:
     """Why a dataset is left out; empty when that is no loss, None when it is not left out."""
-    if entry.storage.get("dimensions", {}).get("no_variable"):
+    if entry.storage.get("dimensions", {}).get("no_variable") or "committed_type" in entry.storage:
         return ""
     if entry.kind == "array":
         missing = entry.storage.get("missing_sources")
@@ -335,12 +335,21 @@ def _plan_first_reads(variables: Mapping[str, xr.Variable], arrays: Mapping[str,
         array = arrays[name].array
         if not array.size or arrays[name].shape != array.shape:
             continue
+        if array.dtype == object:
+            # Decoding looks at the first item of objects, and at all strings.
+            whole = variable.encoding["dtype"] is str
+            first.add(array, Selection.whole(array.shape) if whole else _corner(array.shape))
+            continue
         is_index = variable.dims[:1] == (name,) and (variable.ndim == 1 or array.dtype == "S1")
         if is_index and array.nbytes <= MAX_FIRST_NBYTES:
             first.add(array, Selection.whole(array.shape))
         elif _is_time(variable) or name in bounds:
-            first.add(array, Selection(tuple(AxisRange(0, 1) for _ in array.shape)))
+            first.add(array, _corner(array.shape))
             first.add(array, Selection(tuple(AxisRange(n - 1, n) for n in array.shape)))
+
+
+def _corner(shape: tuple[int, ...]) -> Selection:
+    return Selection(tuple(AxisRange(0, 1) for _ in shape))
 
 
 def _is_time(variable: xr.Variable) -> bool:

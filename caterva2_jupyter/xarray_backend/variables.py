@@ -22,7 +22,10 @@ from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
 from .lazy_array import FirstReads, LazyArray
 
-__all__ = ["is_hdf5", "make_variable"]
+__all__ = ["MAX_FIRST_STRINGS", "is_hdf5", "make_variable"]
+
+MAX_FIRST_STRINGS = 1 << 16
+"""Strings of variable length that an array may have to be read when it is opened, as xarray does with all of them."""
 
 _SHUFFLE, _FLETCHER32, _SCALEOFFSET, _NBIT = 2, 3, 6, 5
 _GZIP, _SZIP, _LZF = 1, 4, 32000
@@ -68,7 +71,8 @@ def make_variable(
     array = RemoteArray(session, root, entry)
     dtype = value_dtype(entry, decode_vlen_strings)
     as_bytes = is_vlen(entry.geometry.dtype) and not decode_vlen_strings
-    lazy = LazyArray(array, shape, dtype, _fill_value(entry), as_bytes, first)
+    fill = _fill_value(entry) if shape != array.shape else 0
+    lazy = LazyArray(array, shape, dtype, fill, as_bytes, first)
     attrs = netcdf_attributes(entry) if is_hdf5(entry) else blosc2_attributes(entry)
     encoding = _hdf5_encoding(entry, dims, dtype) if is_hdf5(entry) else _blosc2_encoding(entry, dims, dtype)
     encoding |= {"source": source, "original_shape": shape}
@@ -99,6 +103,8 @@ def value_dtype(entry: Entry, decode_vlen_strings: bool = True) -> np.dtype[Any]
         if "type_name" in entry.storage:
             metadata["enum_name"] = str(entry.storage["type_name"])
         return np.dtype(dtype, metadata=metadata)
+    if dtype.kind == "S" and "string" in entry.storage:
+        return np.dtype(dtype, metadata={"h5py_encoding": str(entry.storage["string"].get("charset"))})
     if dtype.names is not None and "type_name" in entry.storage:
         return _strings_of_chars(dtype)
     return dtype
@@ -109,12 +115,17 @@ def _strings_of_chars(dtype: np.dtype[Any]) -> np.dtype[Any]:
     assert dtype.names is not None
     fields: dict[str, Any] = {}
     for name in dtype.names:
-        form, offset = dtype.fields[name][:2]  # type: ignore[index]
-        is_chars = form.subdtype is not None and form.base == np.dtype("S1")
-        fields[name] = (np.dtype(f"S{form.shape[0]}") if is_chars else form, offset)
-    form: Any = {"names": list(fields), "formats": [f for f, _ in fields.values()]}
-    form |= {"offsets": [o for _, o in fields.values()], "itemsize": dtype.itemsize}
-    return np.dtype(form)
+        field, offset = dtype.fields[name][:2]  # type: ignore[index]
+        is_chars = field.subdtype is not None and field.base == np.dtype("S1")
+        fields[name] = (np.dtype(f"S{field.shape[0]}") if is_chars else field, offset)
+    form: Any = {
+        "names": list(fields),
+        "formats": [field for field, _ in fields.values()],
+        "offsets": [offset for _, offset in fields.values()],
+        "itemsize": dtype.itemsize,
+    }
+    packed: np.dtype[Any] = np.dtype(form)
+    return packed
 
 
 def _fill_value(entry: Entry) -> Any:
@@ -153,7 +164,10 @@ def _encoded_dtype(entry: Entry, dtype: np.dtype[Any]) -> Any:
     assert entry.geometry is not None
     if is_vlen(entry.geometry.dtype):
         is_text = entry.storage.get("string", {}).get("charset") != "ascii"
-        return str if is_text else np.dtype(object, metadata={"vlen": bytes})
+        # ``str`` has xarray make a fixed-width array, for which it reads everything at once.
+        if is_text and entry.geometry.size <= MAX_FIRST_STRINGS:
+            return str
+        return np.dtype(object, metadata={"vlen": str if is_text else bytes})
     return dtype if dtype.names is None else entry.geometry.dtype
 
 
