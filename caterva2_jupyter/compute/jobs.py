@@ -13,6 +13,7 @@ from .boxes import Answer, keyed, read_box, values_answer
 from .frames import chunk, frame
 from .records import Buffer
 from .reduce_job import reduce_records
+from .zarr_chunk import zarr_chunk
 
 __all__ = ["JOBS", "STREAMED", "Answer", "Job", "StreamedJob", "values"]
 
@@ -27,4 +28,9 @@ def values(arguments: Mapping[str, Any], parts: Iterator[Sequence[Buffer]]) -> A
 
 
 JOBS: Mapping[str, Job] = {"chunk": chunk}
-STREAMED: Mapping[str, StreamedJob] = {"frame": frame, "reduce": reduce_records, "values": values}
+STREAMED: Mapping[str, StreamedJob] = {
+    "frame": frame,
+    "reduce": reduce_records,
+    "values": values,
+    "zarr_chunk": zarr_chunk,
+}

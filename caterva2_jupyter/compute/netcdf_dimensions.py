@@ -15,10 +15,19 @@ from ..core.metadata import Entry
 from ..core.paths import name as last_name
 from ..core.paths import parent
 
-__all__ = ["Dimension", "DimensionCounter", "ListedGroup", "PhonyDims", "build_tree", "name_dimensions"]
+__all__ = [
+    "NON_COORDINATE",
+    "Dimension",
+    "DimensionCounter",
+    "ListedGroup",
+    "PhonyDims",
+    "build_tree",
+    "dataset_name",
+    "name_dimensions",
+]
 
 PhonyDims = Literal["access", "sort"]
-_NON_COORDINATE = "_nc4_non_coord_"
+NON_COORDINATE = "_nc4_non_coord_"
 
 
 @dataclass(frozen=True, slots=True)
