@@ -523,9 +523,8 @@ class _Listing:
             return replace(base, kind="unsupported", reason="a committed datatype: it has no values", storage=told)
         storage |= _bounded(node.get("storage", {}))
         storage |= self._scales(tree, node)
-        named = tree.node(int(storage.pop("type_addr", -1)))
-        if named is not None:
-            storage["type_name"] = _printable(str(named["path"])).rpartition("/")[2]
+        if name := tree.type_name(node):
+            storage["type_name"] = _printable(name)
         if "reason" in node or "geometry" not in node:
             return replace(base, kind="unsupported", reason=str(node.get("reason", "it cannot be described")))
         return self._array(base, placed.target, storage)

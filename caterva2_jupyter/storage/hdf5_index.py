@@ -150,7 +150,7 @@ class Hdf5Reader:
             elif isinstance(oid, h5d.DatasetID):
                 yield self._dataset(oid, path)
             else:
-                yield {"addr": h5o.get_info(oid).addr, "path": path, "kind": "type"}
+                yield {"addr": h5o.get_info(oid).addr, "path": path, "kind": "type", "storage": _told_of_type(oid)}
 
     def _link_names(self, gid: Any, node: dict[str, Any]) -> list[tuple[bytes, int, int | None]]:
         """Names of links, their types, and their places in the order of creation where that is tracked."""
@@ -535,13 +535,23 @@ def _tell_type(storage: dict[str, Any], tid: Any, dtype: np.dtype[Any]) -> None:
     kind = tid.get_class()
     storage["type"] = "variable-length string" if dtype.kind == "O" and kind == h5t.STRING else _class_name(tid)
     members = h5t.check_enum_dtype(dtype)
-    if tid.committed():
-        storage["type_addr"] = h5o.get_info(tid).addr  # its name is known once all is indexed
     if members is not None:
         storage["enum"] = {str(k): int(v) for k, v in members.items()}
     if kind == h5t.STRING:
         charset = "utf-8" if tid.get_cset() == h5t.CSET_UTF8 else "ascii"
         storage["string"] = {"charset": charset, "padding": _PADDINGS.get(tid.get_strpad(), "unknown")}
+
+
+def _told_of_type(tid: Any) -> dict[str, Any]:
+    """What a committed enumeration or compound is, so that datasets of that type can be told."""
+    storage: dict[str, Any] = {}
+    try:
+        dtype = tid.dtype
+        _tell_type(storage, tid, dtype)
+        storage["dtype"] = dtype_to_json(dtype)
+    except (TypeError, *FOREIGN_ERRORS):
+        return {}
+    return storage
 
 
 def _tell_fill_value(storage: dict[str, Any], dcpl: Any, dtype: np.dtype[Any]) -> None:

@@ -60,6 +60,7 @@ class Hdf5Tree:
         self._links: dict[int, dict[str, list[Any]]] = {}
         self._dimids: dict[int, str] | None = None
         self._extents: dict[int, int] | None = None
+        self._types: list[Mapping[str, Any]] | None = None
 
     def node(self, addr: int) -> Mapping[str, Any] | None:
         return self._nodes.get(addr)
@@ -96,6 +97,26 @@ class Hdf5Tree:
             else:
                 return str(link[1])
         return Target(self, node)
+
+    def type_name(self, node: Mapping[str, Any]) -> str:
+        """Name of the committed type that an enumeration or compound is of; empty when there is none.
+
+        Datasets do not tell it: the nearest equal one is meant, in the dataset's group or above, as for netCDF4.
+        """
+        told = node.get("storage", {})
+        if told.get("type") not in ("enum", "compound") or "geometry" not in node:
+            return ""
+        if self._types is None:
+            kinds = [n for n in self._nodes.values() if n["kind"] == "type"]
+            self._types = sorted(kinds, key=lambda n: -str(n["path"]).count("/"))
+        group = str(node["path"]).rpartition("/")[0] + "/"
+        for found in self._types:
+            where, _, name = str(found["path"]).rpartition("/")
+            one = found.get("storage", {})
+            is_same = all(one.get(key) == told.get(key) for key in ("type", "enum"))
+            if is_same and one.get("dtype") == node["geometry"]["dtype"] and group.startswith(f"{where}/"):
+                return name
+        return ""
 
     @property
     def extents(self) -> Mapping[int, int]:

@@ -138,7 +138,8 @@ class LazyArray(BackendArray):
         if self._as_bytes:
             values = _encoded(values)
         if values.dtype != self.dtype and self.dtype.names is not None:
-            values = values.view(self.dtype)
+            # Of another byte order, or chars in place of strings.
+            values = values.view(self.dtype) if values.dtype.isnative else values.astype(self.dtype)
         return values
 
     def _is_inside(self, key: Sequence[Any]) -> bool:

@@ -106,7 +106,9 @@ def value_dtype(entry: Entry, decode_vlen_strings: bool = True) -> np.dtype[Any]
     if dtype.kind == "S" and "string" in entry.storage:
         return np.dtype(dtype, metadata={"h5py_encoding": str(entry.storage["string"].get("charset"))})
     if dtype.names is not None and "type_name" in entry.storage:
-        return _strings_of_chars(dtype)
+        dtype = _strings_of_chars(dtype)
+    if dtype.names is not None and not dtype.isnative:
+        return dtype.newbyteorder("=")  # xarray cannot decode them
     return dtype
 
 
