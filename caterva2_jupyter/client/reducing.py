@@ -49,7 +49,7 @@ class Overview:
     values : numpy.ma.MaskedArray
         Fill values, NaN and NaT are masked. For ``minmax`` a last axis of two: the least and the greatest.
     steps : tuple of int
-        Items of the array that a value stands for, along each axis.
+        Items of the array that a value stands for, along each axis of the selection.
     method : {"stride", "mean", "minmax"}
 
     Examples
@@ -304,7 +304,7 @@ class Reducing:
 
     def overview(
         self: _Array,
-        max_pixels: int = 1_000_000,
+        max_pixels: int = 1000,
         method: Method = "stride",
         *,
         selection: Any = None,
@@ -315,13 +315,12 @@ class Reducing:
         Parameters
         ----------
         max_pixels : int
-            The most values that there may be, at most 2**24. The steps are the same along all axes that are long
-            enough.
+            The most values along each axis; there are no more than 2**22 in all.
         method : {"stride", "mean", "minmax"}
             ``stride``: every n-th item; reads only blocks that have one, and gets coarser where that were more than
             1 GiB. ``mean``: means of blocks of n items. ``minmax``: the least and greatest of them, for long lines.
         selection : basic index, optional
-            Without ``None``; ints are axes of length 1.
+            What is looked at, as ``array[selection]`` without ``None``.
         progress : callable, optional
             As of `sum`.
 
@@ -336,17 +335,18 @@ class Reducing:
 
         Examples
         --------
-        >>> array.overview(100_000).steps                           # doctest: +SKIP
+        >>> array.overview(500).steps                               # doctest: +SKIP
         (12, 12)
         """
         geometry = _plain_geometry(self)
-        box, _ = _selected(selection, geometry.shape)
+        box, key = _selected(selection, geometry.shape)
         of = ReduceRequest(self._root, self._entry.path, "stride", self._entry.version, _form(box, geometry.shape))
         limit = {} if method == "stride" else {"max_nbytes": None}
         plan = plan_overview(geometry, of, operator.index(max_pixels), method, fills_in(self.attrs), **limit)
         values = _ask(self, Reduction(geometry, plan.request), progress)
-        mask = missing_values(values, plan.fills)
-        return Overview(np.ma.masked_array(values, mask), plan.steps, plan.method)
+        values = values[tuple(key)] if key else values
+        steps = tuple(step for step, item in zip(plan.steps, key, strict=True) if isinstance(item, slice))
+        return Overview(np.ma.masked_array(values, missing_values(values, plan.fills)), steps, plan.method)
 
 
 def _plain_geometry(array: _Array) -> Geometry:

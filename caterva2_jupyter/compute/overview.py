@@ -24,7 +24,9 @@ __all__ = ["MAX_DECODED_NBYTES", "MAX_PIXELS", "METHODS", "Method", "OverviewPla
 
 Method = Literal["stride", "mean", "minmax"]
 METHODS: tuple[str, ...] = get_args(Method)
-MAX_PIXELS = 1 << 24
+MAX_PIXELS = 1 << 22
+MAX_VALUES = 1 << 22
+"""The most values of one overview."""
 MAX_DECODED_NBYTES = 1 << 30
 """Decoded bytes of the blocks behind an overview: what is done in a second or so."""
 
@@ -63,7 +65,7 @@ def plan_overview(
     fills: tuple[Number, ...] = (),
     max_nbytes: int | None = MAX_DECODED_NBYTES,
 ) -> OverviewPlan:
-    """Choose the steps of an overview, the same along all axes as far as they are long enough.
+    """Choose the steps of an overview.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def plan_overview(
     of : ReduceRequest
         Whose dataset, version and selection are taken.
     max_pixels : int
-        The most values that there may be.
+        The most values along each axis; there are no more than ``MAX_VALUES`` in all.
     method : {"stride", "mean", "minmax"}
     fills : tuple of number
         Stored values that stand for none.
@@ -89,8 +91,8 @@ def plan_overview(
     Examples
     --------
     >>> geometry = Geometry((1000, 2000), (100, 100), (10, 100), np.dtype("f4"))
-    >>> plan_overview(geometry, ReduceRequest("r", "x", "stride"), 20_000).steps
-    (10, 10)
+    >>> plan_overview(geometry, ReduceRequest("r", "x", "stride"), 100).steps
+    (10, 20)
     """
     if method not in METHODS:
         raise RequestError(f"there is no overview by {method[:40]!r}: one of {', '.join(METHODS)}")
@@ -100,21 +102,21 @@ def plan_overview(
         raise UnsupportedDatasetError("strings of variable length have no overview: read them")
     shape = Selection.from_json(of.selection, geometry.shape).shape
     how = cast("Method", method)
-    coarseness = _coarseness(shape, max(1, max_pixels // 2) if how == "minmax" else max_pixels)
+    pixels = _bounded(shape, max_pixels, MAX_VALUES // 2 if how == "minmax" else MAX_VALUES)
     op: Operation = how
     skip = _skipped(geometry.dtype, fills) if how != "stride" else ()
     while True:
-        steps = _steps(shape, coarseness)
+        steps = _steps(shape, pixels)
         request = replace(of, op=op, axis=None, steps=steps, dtype=None, keepdims=False, ddof=0, skip=skip)
         nbytes = Reduction(geometry, request).plan.nblocks * geometry.block_nbytes
-        if max_nbytes is None or nbytes <= max_nbytes or all(s >= n for s, n in zip(steps, shape, strict=True)):
+        if max_nbytes is None or nbytes <= max_nbytes or pixels == 1:
             break
         if how != "stride":
             raise TooLargeError(
                 f"an overview by {how} looks at {nbytes} bytes here, over the {max_nbytes} of one: take method=stride, "
                 "or select less"
             )
-        coarseness += max(1, coarseness // 4)
+        pixels = max(1, pixels * 4 // 5)
     return OverviewPlan(request, steps, how, fills)
 
 
@@ -124,23 +126,23 @@ def _skipped(dtype: np.dtype[Any], fills: tuple[Number, ...]) -> tuple[Number, .
     return (*(value for value in fills if value == value), math.nan)
 
 
-def _steps(shape: tuple[int, ...], coarseness: int) -> tuple[int, ...]:
-    return tuple(max(1, min(coarseness, n)) for n in shape)
+def _steps(shape: tuple[int, ...], pixels: int) -> tuple[int, ...]:
+    return tuple(max(1, -(-n // pixels)) for n in shape)
 
 
-def _coarseness(shape: tuple[int, ...], max_pixels: int) -> int:
-    """The smallest step, the same along all axes, that leaves no more bins than that."""
+def _bounded(shape: tuple[int, ...], pixels: int, max_values: int) -> int:
+    """The most along each axis, no more than ``pixels``, so that there are no more than that in all."""
 
-    def nbins(step: int) -> int:
-        return math.prod(-(-n // min(step, max(n, 1))) for n in shape)
+    def count(pixels: int) -> int:
+        return math.prod(-(-n // s) for n, s in zip(shape, _steps(shape, pixels), strict=True))
 
-    low, high = 1, max([1, *shape])
+    low, high = 1, pixels
     while low < high:
-        middle = (low + high) // 2
-        if nbins(middle) <= max_pixels:
-            high = middle
+        middle = (low + high + 1) // 2
+        if count(middle) <= max_values:
+            low = middle
         else:
-            low = middle + 1
+            high = middle - 1
     return low
 
 

@@ -154,8 +154,11 @@ def test_fills_and_nan_are_skipped(filled):
     array = client["foo/floats"]
     valid = np.where((floats == np.float32(1e20)), np.nan, floats).astype("f8")
     np.testing.assert_allclose(array.mean(0, skip=["fill", "nan"]), np.nanmean(valid[:5], axis=0), rtol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns with one value
+        want = np.nanvar(valid, axis=0, ddof=1)
     spread = array.var(0, skip=("fill", np.nan), ddof=1)
-    np.testing.assert_allclose(spread, np.nanvar(valid[:5], axis=0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(spread, want, rtol=1e-5)
     assert np.isnan(array.mean(skip="fill"))
     assert array.max(1, skip=["fill", "nan"]).tolist()[:5] == np.nanmax(valid[:5], axis=1).astype("f4").tolist()
     with pytest.raises(TypeError, match="skip"):
@@ -164,26 +167,28 @@ def test_fills_and_nan_are_skipped(filled):
 
 def test_an_overview_is_strided_with_fills_masked(filled):
     client, ints, _ = filled
-    overview = client["foo/ints"].overview(20)
+    overview = client["foo/ints"].overview(4)
     rows, columns = overview.steps
-    assert overview.values.size <= 20
+    assert overview.values.shape == (3, 4)
     assert overview.values.tolist() == np.ma.masked_equal(ints, -999)[::rows, ::columns].tolist()
     part = client["foo/ints"].overview(4, selection=np.s_[1:5, 2])
-    assert part.values.tolist() == np.ma.masked_equal(ints, -999)[1:5, 2:3].tolist()
+    assert part.values.tolist() == np.ma.masked_equal(ints, -999)[1:5, 2].tolist()
+    assert part.steps == (1,)
 
 
 def test_an_overview_has_means_of_blocks(filled):
     client, ints, _ = filled
-    overview = client["foo/ints"].overview(12, "mean")
+    overview = client["foo/ints"].overview(4, "mean")
     rows, columns = overview.steps
     masked = np.ma.masked_equal(ints, -999)
-    want = [[masked[i : i + rows, j : j + columns].mean() for j in range(0, 10, columns)] for i in range(0, 6, rows)]
-    np.testing.assert_allclose(overview.values.filled(-1), np.ma.array(want).filled(-1))
+    for (i, j), got in np.ndenumerate(overview.values.filled(np.nan)):
+        part = masked[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
+        np.testing.assert_allclose(got, part.mean() if part.count() else np.nan)
 
 
 def test_a_long_line_has_an_envelope(filled):
     client, _, _ = filled
-    overview = client["foo/long"].overview(200, "minmax")
+    overview = client["foo/long"].overview(100, "minmax")
     assert overview.values.shape == (100, 2)
     assert overview.steps == (1000,)
     assert overview.values[3].tolist() == [3000.0, 3999.0]
