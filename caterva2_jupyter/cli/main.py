@@ -13,41 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import __version__
-from ..config import LOG_LEVELS, load_config, parse_nbytes
-from ..errors import (
-    AuthenticationError,
-    Caterva2Error,
-    DatasetChangedError,
-    DatasetNotFoundError,
-    NotCachedError,
-    RootNotFoundError,
-    SelectionError,
-    SourceUnavailableError,
-)
+from ..config import parse_nbytes
+from ..errors import Caterva2Error
+from .connection import add_connection_options, connection_arguments, one_line
 
 __all__ = ["build_parser", "main"]
-
-_CURES: tuple[tuple[type[Exception], str], ...] = (
-    (RootNotFoundError, "`cat2cli roots` lists the roots"),
-    (DatasetNotFoundError, "`cat2cli list ROOT` lists what is there"),
-    (AuthenticationError, "give --username and --password, or --token"),
-    (DatasetChangedError, "run the command again"),
-    (SelectionError, "`cat2cli info DATASET` tells its shape"),
-    (NotCachedError, "`cat2cli roots` tells when the publisher is back"),
-    (SourceUnavailableError, "Start cat2sub, or name another subscriber with --subscriber URL"),
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="cat2cli", description="Talk to a Caterva2 subscriber.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    parser.add_argument("--loglevel", choices=LOG_LEVELS, help="what is logged to standard error (default: warning)")
-    parser.add_argument("--subscriber", metavar="URL", help="the subscriber to talk to (default: found, see the docs)")
-    parser.add_argument("--token", help="token for it, such as Jupyter's")
-    parser.add_argument("--username", "--user", metavar="EMAIL", help="log in as this user")
-    parser.add_argument("--password", "--pass", metavar="TEXT", help="with this password")
+    add_connection_options(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function: str, text: str, *arguments: tuple[str, str], aliases: tuple[str, ...] = ()) -> Any:
@@ -146,11 +123,11 @@ def _run(options: argparse.Namespace) -> int:
         cache_commands if options.function.startswith("cache_") else commands, options.function
     )
     try:
-        with connect(**_connection(options)) as client:
+        with connect(**connection_arguments(options)) as client:
             action(client, options, out)
         sys.stdout.flush()
     except Caterva2Error as error:
-        out.error(_one_line(error))
+        out.error(one_line(error))
         return 1
     except (IndexError, ValueError, TypeError) as error:
         # Of an index that does not fit; the commands convert nothing else that users write.
@@ -162,25 +139,6 @@ def _run(options: argparse.Namespace) -> int:
         out.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
         return 1
     return 0
-
-
-def _connection(options: argparse.Namespace) -> dict[str, Any]:
-    """What to tell ``connect``, which finds what it is not told."""
-    given = {"url": options.subscriber, **{key: getattr(options, key) for key in ("token", "username", "password")}}
-    if options.conf is None:
-        return given
-    settings = load_config(options.conf).client(**given)
-    return {key: getattr(settings, key) or None for key in (*given, "tls_ca")}
-
-
-def _one_line(error: Caterva2Error) -> str:
-    message = " ".join(str(error).split())
-    cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
-    if not cure or cure in message:
-        return message
-    if isinstance(error, SourceUnavailableError) and not isinstance(error, NotCachedError) and message[-1:] != "?":
-        return message  # something answers, or another service is away: the message says what to do
-    return f"{message} {cure}" if message.endswith("?") else f"{message}: {cure}"
 
 
 if __name__ == "__main__":
