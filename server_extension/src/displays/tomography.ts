@@ -189,7 +189,7 @@ class Tomography {
     this.canvases[axis].setAttribute('aria-busy', 'true');
     try {
       const values = isLarge
-        ? await this.context.overview({ selection, maxPixels: MAX_PIXELS ** 2, method: 'stride', signal })
+        ? await this.context.overview({ selection, maxPixels: MAX_PIXELS, method: 'stride', signal })
         : await this.context.values(selection, { signal });
       if (signal.aborted) {
         return;

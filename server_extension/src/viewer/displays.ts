@@ -18,7 +18,7 @@ export interface DisplayContext {
   request(path: string, options?: GetOptions): Promise<Answer>;
   /** Values of a selection of the dataset, as `values('0,:,:', {signal})`. */
   values(selection?: string, options?: GetOptions): Promise<Values>;
-  /** Fewer values of a selection, at most `maxPixels` in all. */
+  /** Fewer values of a selection, at most `maxPixels` along each axis. */
   overview(options: GetOptions & { maxPixels: number; selection?: string; method?: string }): Promise<Overview>;
   /** Aborted when the display is taken away; whatever it waits for should end then. */
   signal: AbortSignal;

@@ -414,15 +414,15 @@ export class Provider extends DataProviderApi {
     const { shape } = entry.geometry!;
     const isLine = shape.length === 1;
     const isSampled = shape.reduce((a, b) => a * b, itemsizeOf(entry)) > MAX_REDUCED_NBYTES;
-    const maxPixels = isLine ? LINE_PIXELS : PLANE_PIXELS ** 2;
-    const ask = (method: string): Promise<Overview> =>
+    const pixels = isLine ? LINE_PIXELS : PLANE_PIXELS;
+    const ask = (method: string, maxPixels: number): Promise<Overview> =>
       this.service.overview(this.addressAt(path), { maxPixels, method, selection, version: entry.version, signal });
-    const stride = (): Promise<Overview> => ask('stride');
+    const stride = (): Promise<Overview> => ask('stride', pixels);
     if (isSampled) {
       return masked(await stride());
     }
     try {
-      const found = masked(await ask(isLine ? 'minmax' : 'mean'));
+      const found = masked(await (isLine ? ask('minmax', pixels / 2) : ask('mean', pixels)));
       // Least and greatest, one after the other.
       return isLine ? { ...found, shape: [found.data.length] } : found;
     } catch (error) {

@@ -73,7 +73,7 @@ export class Service {
     return valuesOf(await this.transport.get(path, options));
   }
 
-  /** Fewer values of a selection, made by the service: at most `maxPixels` in all, often fewer. */
+  /** Fewer values of a selection, made by the service: at most `maxPixels` along each axis, often fewer. */
   async overview(
     address: string,
     options: GetOptions & { maxPixels: number; selection?: string; version?: string; method?: string }
