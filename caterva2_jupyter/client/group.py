@@ -10,21 +10,26 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..core.attributes import decode_attrs
 from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join, matches, parse_path
 from ..core.paths import name as last_name
-from ..errors import Caterva2Error, InvalidPathError, NotFoundError, UnsupportedDatasetError
+from ..errors import Caterva2Error, ConfigError, InvalidPathError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
+from .conversions import conversion
 from .download import download
 from .progress import Progress
 from .remote_array import RemoteArray
 from .remote_file import RemoteFile
+from .remote_path import RemotePath
 from .representation import format_nbytes, html_table, plain
 from .session import Session
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Group", "RemoteObject", "UnsupportedDataset", "open_entry"]
 
@@ -157,7 +162,7 @@ class Group(Mapping[str, "RemoteObject"]):
         """
         return self._session.service.entries(self._root, CatalogQuery(under=self.path, depth=depth, q=q))
 
-    def __getitem__(self, path: str) -> RemoteObject:
+    def __getitem__(self, path: str | RemotePath) -> RemoteObject:
         """Open what is at a path below this group.
 
         Returns
@@ -177,14 +182,14 @@ class Group(Mapping[str, "RemoteObject"]):
         except NotFoundError:
             return default
 
-    def _relative(self, path: str) -> str:
-        relative = parse_path(path)
+    def _relative(self, path: str | RemotePath) -> str:
+        relative = parse_path(str(path))
         if not relative:
             raise InvalidPathError(f"not a path below {self._root}/{self.path}: {path!r}")
         return relative
 
     def __contains__(self, path: object) -> bool:
-        if not isinstance(path, str):
+        if not isinstance(path, (str, RemotePath)):
             return False
         try:
             return self._session.service.exists(self._root, join(self.path, self._relative(path)))
@@ -216,16 +221,29 @@ class Group(Mapping[str, "RemoteObject"]):
         """The path of every dataset below, relative to this group, ascending; groups are left out."""
         return self._names(e for e in self.entries() if e.kind != "group")
 
-    def glob(self, pattern: str) -> Iterator[str]:
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
         """The paths below, relative to this group, that match; groups too.
 
         Parameters
         ----------
         pattern : str
             ``*`` stays within a name, ``**`` crosses levels.
+
+        Yields
+        ------
+        RemotePath
+            Text, but for programs that open files: to them it is the address.
+
+        Examples
+        --------
+        >>> xarray.open_mfdataset(client["foo"].glob("*.nc"))              # doctest: +SKIP
         """
         depth = 0 if "**" in pattern else pattern.count("/") + 1
-        return (p for p in self._names(self.entries(depth=depth)) if matches(p, pattern))
+        for path in self._names(self.entries(depth=depth)):
+            if matches(path, pattern):
+                yield RemotePath(
+                    path, str(DatasetAddress(self._session.service.url, self._root, join(self.path, path)))
+                )
 
     def download(self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
         """Write the file that this group is the content of (an HDF5 file in a directory).
@@ -238,6 +256,56 @@ class Group(Mapping[str, "RemoteObject"]):
         if not self._entry.version:
             raise UnsupportedDatasetError(f"{self._root}/{self.path} is a directory: download its datasets one by one")
         return download(self._session, self._root, self._entry, path, progress)
+
+    def to_xarray(self, pattern: str | None = None, *, concat_dim: str | None = None, **options: Any) -> xr.Dataset:
+        """A file or directory as an xarray Dataset, or all files that match as one. No array is read, but indexes.
+
+        Parameters
+        ----------
+        pattern : str, optional
+            Of files (HDF5, netCDF4) or directories of ``.b2nd`` below, as for ``glob``. Without it, this group itself.
+        concat_dim : str, optional
+            The dimension that the files are joined along; needed with ``pattern``. Where they do not have it, each is
+            one item of it. They are put in the order of its coordinate, or of their paths.
+        **options
+            Without a pattern, those of ``xarray.open_dataset(engine="caterva2")``. With one:
+            ``drop_variables``, ``mask_and_scale``, ``decode_times`` and ``chunks`` as there, and
+            ``differences="warn"``, which joins variables of different units all the same.
+
+        Returns
+        -------
+        xarray.Dataset
+            Lazy. Of many files: each is decoded by its own attributes (units of times, scale, fill value); what is
+            not along ``concat_dim`` is that of the first file.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            When nothing matches.
+        ValueError
+            When files do not join: other dimensions or lengths, calendars, units, or values of an index.
+        ConfigError
+            When xarray is not installed, or ``concat_dim`` is missing.
+
+        Warns
+        -----
+        UserWarning
+            Once, of all that differs between the files.
+
+        Examples
+        --------
+        >>> client["climate/era5"].to_xarray("*.nc", concat_dim="time")      # doctest: +SKIP
+        """
+        try:
+            if pattern is None and concat_dim is None:
+                opened: xr.Dataset = conversion("xarray_backend.conversions", "open_one")(self, **options)
+                return opened
+            if pattern is None or concat_dim is None:
+                raise ConfigError("to_xarray() joins files with both: to_xarray('*.nc', concat_dim='time')")
+            joined: xr.Dataset = conversion("xarray_backend.cubes", "open_cube")(self, pattern, concat_dim, **options)
+            return joined
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"to_xarray() needs {error.name}: pip install 'caterva2-jupyter[xarray]'") from None
 
     def __repr__(self) -> str:
         return f"<Group {plain(f'{self._root}/{self.path}'.rstrip('/'))}>"
