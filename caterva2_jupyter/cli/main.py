@@ -51,8 +51,27 @@ def build_parser() -> argparse.ArgumentParser:
     saving = command("download", "Save a dataset as a file.", dataset)
     saving.add_argument("localpath", nargs="?", help="file or directory (default: ./ROOT/PATH)")
     command("announce", "Have the publisher look at a path now.", ("path", "ROOT/PATH that changed"))
+    _add_area_commands(command)
     _add_cache_commands(commands)
     return parser
+
+
+def _add_area_commands(command: Callable[..., Any]) -> None:
+    goal = "AREA/PATH; a directory, or a trailing slash, keeps the name"
+    source = ("dataset", "ROOT/PATH of a dataset or directory")
+    no_overwrite = "refuse to replace what is there"
+    local = ("localpath", "local file or directory")
+    sending = [command("upload", "Put a local file or directory into an area.", local, ("dataset", goal))]
+    adding = ("localdir", "local directory"), ("dataset", "AREA, or AREA/PATH of a directory")
+    sending.append(command("addcontents", "Put what is in a local directory into an area.", *adding))
+    copying = "Copy a dataset or directory into an area."
+    sending.append(command("copy", copying, source, ("dest", goal), aliases=("cp",)))
+    moving = "Move a dataset or directory within or between areas."
+    sending.append(command("move", moving, source, ("dest", goal), aliases=("mv",)))
+    for sub in sending:
+        sub.add_argument("--no-overwrite", action="store_true", help=no_overwrite)
+    removing = "Remove a dataset, or a directory with all that is in it, from an area."
+    command("remove", removing, ("dataset", "AREA/PATH"), aliases=("rm",))
 
 
 def _add_cache_commands(commands: Any) -> None:
@@ -109,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from . import cache_commands, commands
+        from . import area_commands, cache_commands, commands
         from .output import Output
     except ModuleNotFoundError as error:
         if error.name != "rich":
@@ -119,9 +138,9 @@ def _run(options: argparse.Namespace) -> int:
     from ..client.client import connect
 
     out = Output()
-    action: Callable[..., None] = getattr(
-        cache_commands if options.function.startswith("cache_") else commands, options.function
-    )
+    kept = cache_commands if options.function.startswith("cache_") else commands
+    module = area_commands if options.function in area_commands.__all__ else kept
+    action: Callable[..., None] = getattr(module, options.function)
     try:
         with connect(**connection_arguments(options)) as client:
             action(client, options, out)

@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 from ..core.catalog import CatalogQuery
 from ..core.metadata import Entry
+from ..core.paths import join
 from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
 from .address import DatasetAddress, parse_address
+from .area_service import AreaService
 from .cache_policy import CachePolicy, parse_cache_policy
 from .cache_service import CacheService
 from .discovery import find_service
@@ -22,6 +24,7 @@ from .representation import html_table
 from .service import RootStatus, Service
 from .session import DEFAULT_MAX_NBYTES, Session
 from .transport import Timeouts, Transport
+from .writable import warn_of_skipped
 
 __all__ = ["Client", "connect", "open_address"]
 
@@ -287,6 +290,49 @@ class Client:
         PosixPath('copy.b2nd')
         """
         return self[address].download(path, progress)
+
+    def upload(
+        self, obj: object, address: str, progress: Progress | None = None, *, overwrite: bool = False
+    ) -> RemoteObject:
+        """Put something into an area; see ``Group.upload``.
+
+        Parameters
+        ----------
+        address : str
+            ``AREA/PATH``; a trailing slash, or an area alone, keeps the name that the object has.
+
+        Examples
+        --------
+        >>> client.upload("notes.md", "@public/")                   # doctest: +SKIP
+        <RemoteFile @public/notes.md 2.1 kB>
+        """
+        root, path = self._split(address.rstrip("/"))
+        area = self._root(root)
+        return area.upload(obj, path + ("/" if address.endswith("/") and path else ""), progress, overwrite=overwrite)
+
+    def remove(self, address: str) -> None:
+        """Remove a file or directory from an area; see ``RemoteDataset.remove``."""
+        self._areas.remove(join(*self._split(address)))
+
+    def move(self, source: str, goal: str, *, overwrite: bool = False) -> RemoteObject:
+        """Move a file or directory within or between areas; see ``RemoteDataset.move``."""
+        return self[self._areas.move(join(*self._split(source)), goal, overwrite=overwrite)]
+
+    def copy(self, source: str, goal: str, *, overwrite: bool = False) -> RemoteObject:
+        """Copy a dataset, group or root into an area; see ``RemoteDataset.copy``."""
+        address, skipped = self._areas.copy(join(*self._split(source)), goal, overwrite=overwrite)
+        warn_of_skipped(skipped)
+        return self[address]
+
+    def mkdir(self, address: str) -> Group:
+        """Make a directory in an area; see ``Group.mkdir``."""
+        made = self[self._areas.make_directory(address)]
+        assert isinstance(made, Group)
+        return made
+
+    @property
+    def _areas(self) -> AreaService:
+        return AreaService(self._session.service.transport)
 
     def url(self, address: str) -> str:
         """URL at which a browser, or a program that speaks the older protocol, gets a dataset.

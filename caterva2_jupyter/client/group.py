@@ -9,6 +9,7 @@ import os
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,10 +24,12 @@ from .conversions import conversion
 from .download import download
 from .progress import Progress
 from .remote_array import RemoteArray
+from .remote_dataset import RemoteDataset
 from .remote_file import RemoteFile
 from .remote_path import RemotePath
 from .representation import format_nbytes, html_table, plain
 from .session import Session
+from .writable import Writable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,7 +39,7 @@ __all__ = ["Group", "RemoteObject", "UnsupportedDataset", "open_entry"]
 SHOWN_CHILDREN = 40
 
 
-class UnsupportedDataset:
+class UnsupportedDataset(Writable):
     """Something that is listed but cannot be read: it says why, and raises when it is read.
 
     Attributes
@@ -93,7 +96,7 @@ class UnsupportedDataset:
         return html_table(f"UnsupportedDataset {self._root}/{self.path}", {"reason": self.reason})
 
 
-class Group(Mapping[str, "RemoteObject"]):
+class Group(Writable, Mapping[str, "RemoteObject"]):
     """A root, a directory, a group of an HDF5 file, or that file itself: a mapping of its direct children.
 
     Keys are names, with their suffix; ``group["dir/x"]`` reaches below, and ``.b2nd`` may be left out when
@@ -244,6 +247,88 @@ class Group(Mapping[str, "RemoteObject"]):
                 yield RemotePath(
                     path, str(DatasetAddress(self._session.service.url, self._root, join(self.path, path)))
                 )
+
+    def upload(
+        self, obj: object, path: str = "", progress: Progress | None = None, *, overwrite: bool = False
+    ) -> RemoteObject:
+        """Put something into this area, or this directory of one.
+
+        Parameters
+        ----------
+        obj : object
+            A local path (a directory with all that is in it), ``bytes``, a binary file object, a NumPy array, a
+            ``blosc2.NDArray`` or ``SChunk``, an xarray Dataset, DataArray or DataTree; or an array, file or group of a
+            Caterva2 service, which the service copies itself where it is the same.
+        path : str
+            Below this group; missing directories are made. Arrays have the suffix ``.b2nd``, which is added. A trailing
+            slash, or no path, keeps the name that the object has.
+        progress : callable, optional
+            Called with ``(done_nbytes, total_nbytes)``.
+        overwrite : bool
+            May a file that is there be replaced?
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile or UnsupportedDataset
+            What it is now. A file appears when all of it has come, and not before.
+
+        Raises
+        ------
+        ConflictError
+            When something is there.
+        TooLargeError
+            When the areas are full.
+        AuthenticationError, AccessDeniedError
+            When you may not write there.
+        UnsupportedDatasetError
+            When it cannot be uploaded.
+
+        Examples
+        --------
+        >>> client = caterva2_jupyter.connect()                       # doctest: +SKIP
+        >>> client["@shared"].upload(np.arange(10), "numbers.b2nd")   # doctest: +SKIP
+        <RemoteArray @shared/numbers.b2nd (10,) int64>
+        """
+        address = self._address_of(path.rstrip("/")) + ("/" if path.endswith("/") or not path else "")
+        if isinstance(obj, (Group, RemoteDataset, UnsupportedDataset)):
+            return self._copy_here(obj, address, progress, overwrite=overwrite)
+        return self._at(self._areas.upload(obj, address, progress, overwrite=overwrite))
+
+    def _copy_here(
+        self,
+        obj: Group | RemoteDataset | UnsupportedDataset,
+        address: str,
+        progress: Progress | None,
+        *,
+        overwrite: bool,
+    ) -> RemoteObject:
+        if obj._session.service.url == self._session.service.url:
+            return obj.copy(address, overwrite=overwrite)
+        if isinstance(obj, Group) and not obj._entry.version:
+            raise UnsupportedDatasetError(
+                f"{obj!r} is a directory of another service: upload what is in it one by one, or follow that service"
+            )
+        with TemporaryDirectory(prefix="caterva2-") as directory:
+            local = obj.download(Path(directory, last_name(obj.path)))
+            return self._at(self._areas.upload(local, address, progress, overwrite=overwrite))
+
+    def mkdir(self, path: str) -> Group:
+        """Make a directory in this area, and those that it is in; fine when it is there.
+
+        Parameters
+        ----------
+        path : str
+            Below this group.
+
+        Raises
+        ------
+        ConflictError
+            When a file is there.
+        AuthenticationError, AccessDeniedError
+        """
+        made = self._at(self._areas.make_directory(self._address_of(self._relative(path))))
+        assert isinstance(made, Group)
+        return made
 
     def download(self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
         """Write the file that this group is the content of (an HDF5 file in a directory).

@@ -22,6 +22,7 @@ from .download import download
 from .progress import Progress
 from .reader import changed
 from .session import Session
+from .writable import Writable
 
 __all__ = ["Freshness", "RemoteDataset"]
 
@@ -51,7 +52,7 @@ class Freshness:
         return f"{self.state} since {self.since}" if self.since else self.state
 
 
-class RemoteDataset:
+class RemoteDataset(Writable):
     """A dataset of a root, pinned to the version that it had when it was opened.
 
     Made by indexing a client or a group. Pickles as its address and version.

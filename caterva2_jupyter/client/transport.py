@@ -12,7 +12,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +51,7 @@ MAX_ERROR_NBYTES = 1 << 20
 PART_NBYTES = 1 << 18
 POOL_SIZE = 8
 _BUSY = (429, 502, 503, 504)
+_Body = bytes | Callable[[], Iterable[bytes]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,7 @@ class Transport:
     ) -> Answer:
         """Send a request, and give its answer when the status is 2xx.
 
-        It may be sent more than once: every request of v1 may be.
+        It may be sent more than once: every request of v1 with a body in memory may be.
 
         Parameters
         ----------
@@ -297,7 +298,43 @@ class Transport:
         SourceUnavailableError, DeadlineError
             When the service cannot be reached, or is too slow.
         """
-        tries = self.timeouts.retries
+        return self._request(method, route, params, body, headers, self.timeouts.retries)
+
+    def send(
+        self,
+        method: str,
+        route: str,
+        parts: Callable[[], Iterable[bytes]],
+        headers: Mapping[str, str],
+        *,
+        can_repeat: bool,
+    ) -> Answer:
+        """As ``request``, with a body that is made while it is sent.
+
+        Parameters
+        ----------
+        parts : callable
+            The body from its start; called again when the request is sent again.
+        can_repeat : bool
+            Can it be called again?
+
+        Raises
+        ------
+        As ``request``.
+        """
+        if not can_repeat and self.credentials.username and not self._own().cookie:
+            self._own().cookie = self._log_in(self._own())
+        return self._request(method, route, None, parts, headers, self.timeouts.retries if can_repeat else 0)
+
+    def _request(
+        self,
+        method: str,
+        route: str,
+        params: Mapping[str, str] | None,
+        body: _Body,
+        headers: Mapping[str, str] | None,
+        tries: int,
+    ) -> Answer:
         attempt, logged_in = 0, False
         while True:
             pause_s = 0.0
@@ -305,7 +342,7 @@ class Transport:
                 return self._once(method, route, params, body, headers)
             except AuthenticationError:
                 # The session may have run out: log in once more, with what a person gave.
-                if logged_in or not self._own().cookie:
+                if logged_in or not self._own().cookie or not tries:
                     raise
                 logged_in = True
                 self._own().cookie = ""
@@ -326,7 +363,7 @@ class Transport:
         method: str,
         route: str,
         params: Mapping[str, str] | None,
-        body: bytes | None,
+        body: _Body,
         headers: Mapping[str, str] | None,
     ) -> Answer:
         state = self._own()
@@ -344,13 +381,13 @@ class Transport:
         return self._checked(self._send(state, method, target, body, sent))
 
     def _send(
-        self, state: _PerProcess, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+        self, state: _PerProcess, method: str, target: str, body: _Body, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
         with self.mapped_errors():
             return state.pool.urlopen(
                 method,
                 target,
-                body=body,
+                body=body() if callable(body) else body,
                 headers=headers,
                 redirect=False,  # credentials go to this address and to no other
                 retries=False,

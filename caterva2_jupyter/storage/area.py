@@ -25,6 +25,7 @@ from typing import Protocol, Self
 
 import blosc2
 
+from ..core.group_file import GROUP_FILE
 from ..core.paths import MAX_NAME_BYTES, join, name, parent, parse_path
 from ..errors import (
     AccessDeniedError,
@@ -702,6 +703,8 @@ class Upload:
 
 def _is_kept_as_it_is(path: str, head: bytes = b"") -> bool:
     lower = path.lower()
+    if name(path) == GROUP_FILE:
+        return True
     if path.endswith(PACKED_SUFFIX):
         return head[2:10] == _FRAME_MAGIC
     return path.endswith(_FRAME_SUFFIXES) or lower.endswith(_HDF5_SUFFIXES) or head.startswith(_HDF5_MAGIC)
@@ -713,7 +716,8 @@ def _check_names(path: str) -> None:
     for segment in path.split("/"):
         if len(segment.encode()) + len(PACKED_SUFFIX) > MAX_NAME_BYTES:
             raise InvalidPathError(f"a name has at most {MAX_NAME_BYTES - len(PACKED_SUFFIX)} bytes: {segment[:60]!r}")
-        if segment.startswith(".caterva2") or segment == PACKED_SUFFIX:
+        is_ours = segment.startswith(".caterva2") and not (segment == GROUP_FILE and path.endswith(segment))
+        if is_ours or segment == PACKED_SUFFIX:
             raise InvalidPathError(f"the name {segment[:60]!r} is kept for what is being written: choose another")
 
 

@@ -1,0 +1,102 @@
+"""What whatever is in an area can be told to do: to move, to be copied, to go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..core.paths import join
+from .area_service import AreaService
+from .session import Session
+
+if TYPE_CHECKING:
+    from .group import RemoteObject
+
+__all__ = ["Writable"]
+
+
+class Writable:
+    """Mixed into groups and datasets; needs ``_session``, ``_root`` and ``path``."""
+
+    _session: Session
+    _root: str
+
+    @property
+    def _areas(self) -> AreaService:
+        return AreaService(self._session.service.transport)
+
+    def _address_of(self, path: str = "") -> str:
+        own: Any = self
+        return join(self._root, join(own.path, path) if path else own.path)
+
+    def remove(self) -> None:
+        """Remove it from its area: a directory with all that is in it.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            When it is not there any more.
+        AccessDeniedError
+            When it is not in an area, or is one.
+        """
+        self._areas.remove(self._address_of())
+
+    def move(self, goal: str, *, overwrite: bool = False) -> RemoteObject:
+        """Move it within its area or to another one.
+
+        Parameters
+        ----------
+        goal : str
+            Address ``AREA/PATH``; a directory that is there, or a trailing slash, keeps the name.
+        overwrite : bool
+            May a file that is there be replaced?
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile or UnsupportedDataset
+            What it is now.
+
+        Raises
+        ------
+        ConflictError
+            When something is there.
+        AccessDeniedError, DatasetNotFoundError
+        """
+        return self._at(self._areas.move(self._address_of(), goal, overwrite=overwrite))
+
+    def copy(self, goal: str, *, overwrite: bool = False) -> RemoteObject:
+        """Copy it into an area; the bytes do not come here. It may be of any root.
+
+        Parameters
+        ----------
+        goal : str
+            Address ``AREA/PATH``; a directory that is there, or a trailing slash, keeps the name.
+        overwrite : bool
+            May a file that is there be replaced?
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile or UnsupportedDataset
+            The copy. What of a group could not be copied is left out, and warned of.
+
+        Raises
+        ------
+        ConflictError, AccessDeniedError, DatasetNotFoundError, TooLargeError
+        """
+        address, skipped = self._areas.copy(self._address_of(), goal, overwrite=overwrite)
+        warn_of_skipped(skipped)
+        return self._at(address)
+
+    def _at(self, address: str) -> RemoteObject:
+        from .group import open_path
+
+        root, _, path = address.partition("/")
+        return open_path(self._session, root, path)
+
+
+def warn_of_skipped(skipped: list[str]) -> None:
+    """Warn of what a copy has left out."""
+    if skipped:
+        import warnings
+
+        more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        warnings.warn(f"not copied: {skipped[0]}{more}", UserWarning, stacklevel=3)
