@@ -213,6 +213,11 @@ class Adoption:
         self._batch_nbytes = FIRST_BATCH_NBYTES
         self._lock = asyncio.Lock()
 
+    @property
+    def nblocks(self) -> int:
+        """Of its selection."""
+        return self._plan.nblocks
+
     async def reach(self, stop: int) -> None:
         """Take over what can be of the plan's order up to block ``stop``.
 

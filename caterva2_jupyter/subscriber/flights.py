@@ -63,6 +63,8 @@ class Flights:
         self._always_cut = always_cut
         self._flights: dict[tuple[str, int, int], Flight] = {}
         self._cut: OrderedDict[str, bool] = OrderedDict()
+        # Flights that have ended: what was missing before the last one did may be there now.
+        self.nlanded = 0
 
     def join(self, version: CachedVersion, wanted: Mapping[int, Ints]) -> tuple[list[Flight], dict[int, Ints]]:
         """The flights that bring some of these blocks, and the blocks that none brings."""
@@ -128,6 +130,7 @@ class Flights:
             self._cut.popitem(last=False)
 
     def _land(self, flight: Flight) -> None:
+        self.nlanded += 1
         for key in flight.keys:
             if self._flights.get(key) is flight:
                 del self._flights[key]

@@ -93,6 +93,7 @@ class Segments:
             raise RequestError(f"held has {len(request.held)} bits for a window of {stop - first} blocks")
         self._held = request.held
         self._first = self._position = first
+        self._stop = stop
         self._projections = plan.window(first, stop) if request.window else iter(plan)
         self._rest: tuple[int, Ints] | None = None
         self._whole = -1
@@ -105,6 +106,11 @@ class Segments:
     def in_chunk(self) -> bool:
         """Is the rest of a chunk next, whose beginning is in the segment before?"""
         return self._rest is not None
+
+    @property
+    def is_at_end(self) -> bool:
+        """Was all of the plan passed? (When not, what is left may still be held.)"""
+        return self._position >= self._stop
 
     def learn(self, records: list[BlockRecord]) -> list[BlockRecord]:
         """See what came: what was guessed from the whole dataset gives way to it.

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -54,7 +54,9 @@ SLICES = 32
 """Exact slices fetched at once: each is small, and who waits for it waits for a round trip."""
 AHEAD_NBYTES = 64 << 20
 """Compressed bytes that all readers of a source together hold ahead of their consumers, about."""
-PUT_NBYTES = 256 << 10
+PUT_NBYTES = 1 << 20
+FEW_CHUNKS = 16
+"""Of a segment whose request is made on the event loop."""
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -145,9 +147,12 @@ class CachedSource:
         await self._flights.aclose()
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
-        entry = await self._entry(request)
+        # What is known here is enough for most reads: one call in a thread says all that is to be done.
+        nlanded = self._flights.nlanded
+        begun = await self._run(self._begin_known, request) if self._lookup is not None else None
+        entry = begun.entry if begun is not None else await self._entry(request)
         try:
-            return await self._start(entry, request)
+            return await self._start(entry, request, begun, nlanded)
         except DatasetChangedError:
             if request.version is not None:
                 raise
@@ -157,24 +162,63 @@ class CachedSource:
                 raise
             return await self._start(newer, request)
 
-    async def _start(self, entry: Entry, request: ReadRequest) -> BlockStream:
+    def _begin_known(self, request: ReadRequest) -> _Begun | None:
+        assert self._lookup is not None
+        known = self._lookup(request.path)
+        if known is None or request.version not in (None, known.version):
+            return None
+        return self._begin(known, request)
+
+    def _begin(self, entry: Entry, request: ReadRequest) -> _Begun:
+        """What answers a read: its exact slice, or segments of blocks, of which the first is looked up at once."""
         if entry.geometry is None:
             raise _no_data(self.root, entry)
         version = self._cache.open(entry, self.root)
         request = replace(request, path=entry.path, version=entry.version)
-        stream = await self._slice(version, entry, request)
-        if stream is not None:
-            return stream
+        wanted = self._exact.weigh(version, entry, request)
+        if wanted is not None:
+            return _Begun(entry, request, version, wanted)
         request = replace(request, mode="blocks")
-        segments = await self._run(Segments, entry, request)
-        adoption = await self._adoptions.begin(version, entry, request)
-        records = _CachedRecords(self, version, request, segments, adoption)
+        segments = Segments(entry, request)
+        first = segments.next()
+        found, missing = _read_cached(version, first.wanted()) if first is not None else ({}, {})
+        return _Begun(entry, request, version, None, segments, first, found, missing)
+
+    async def _start(
+        self, entry: Entry, request: ReadRequest, begun: _Begun | None = None, nlanded: int = -1
+    ) -> BlockStream:
+        if begun is None:
+            nlanded = self._flights.nlanded
+            begun = await self._run(self._begin, entry, request)
+        version = begun.version
+        adoption = await self._adoptions.begin(version, entry, begun.request)
+        if begun.wanted is not None and not begun.wanted.kept and adoption is not None and request.mode == "auto":
+            # What an older version has of these blocks is cheaper than any answer.
+            await self._reach(adoption, version, adoption.nblocks, begun.wanted.missing)
+            nlanded = self._flights.nlanded
+            begun = await self._run(self._begin, entry, request)
+        if begun.wanted is not None:
+            stream = await self._slice(version, entry, begun.request, begun.wanted)
+            if stream is not None:
+                return stream
+            nlanded = self._flights.nlanded
+            begun = await self._run(self._begin, entry, replace(request, mode="blocks"))
+        records = _CachedRecords(self, begun, adoption, nlanded)
         try:
             await records.start()
         except BaseException:
             await records.aclose()
             raise
         return BlockStream(entry, records)
+
+    async def _reach(self, adoption: Adoption, version: CachedVersion, stop: int, missing: Mapping[int, Ints]) -> None:
+        """Take over what older versions have, up to a block of the plan."""
+        try:
+            await adoption.reach(stop)
+        except NotCachedError:
+            raise
+        except (SourceUnavailableError, DeadlineError) as error:
+            raise _not_cached(version, missing, error) from error
 
     async def _entry(self, request: ReadRequest | ReduceRequest) -> Entry:
         """The entry of the version that is asked for, as well as it is known here."""
@@ -213,13 +257,10 @@ class CachedSource:
     async def _run(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
-    async def _slice(self, version: CachedVersion, entry: Entry, request: ReadRequest) -> BlockStream | None:
-        """The answer to a read by its exact slice; None when it is to be answered by blocks."""
-        if request.mode == "blocks" or request.window is not None:
-            return None
-        wanted = await self._run(self._exact.weigh, version, entry, request)
-        if wanted is None:
-            return None
+    async def _slice(
+        self, version: CachedVersion, entry: Entry, request: ReadRequest, wanted: WantedSlice
+    ) -> BlockStream | None:
+        """The answer to a read by its exact slice; None when it came to be answered by blocks."""
         if wanted.kept:
             self._counts.note_held(wanted.kept)
             return BlockStream(entry, listed(wanted.kept), wanted.digest)
@@ -269,11 +310,19 @@ class CachedSource:
             raise IntegrityError(f"root {self.root!r} answers about another dataset than {version.path!r}")
 
     async def _segment(
-        self, version: CachedVersion, request: ReadRequest, segment: Segment, adoption: Adoption | None
+        self,
+        version: CachedVersion,
+        request: ReadRequest,
+        segment: Segment,
+        adoption: Adoption | None,
+        looked_up: _LookedUp | None = None,
     ) -> list[BlockRecord]:
         """The records of a segment, in the plan's order."""
         wanted = segment.wanted()
-        found, missing = await self._run(_read_cached, version, wanted)
+        if looked_up is None:
+            nlanded = self._flights.nlanded
+            looked_up = (*await self._run(_read_cached, version, wanted), nlanded)
+        found, missing, nlanded = looked_up
         for records in found.values():
             self._counts.note_held(records)
             self._flights.learn(version, records[0])
@@ -282,7 +331,7 @@ class CachedSource:
         while missing:
             flights, own = self._flights.join(version, missing)
             if own:
-                flights.append(self._flights.start(version, own, self._fetch(version, request, segment, own)))
+                flights.append(self._flights.start(version, own, self._fetch(version, request, segment, own, nlanded)))
             try:
                 for flight in flights:
                     for record in await flight.wait():
@@ -305,12 +354,7 @@ class CachedSource:
         found: dict[int, list[BlockRecord]],
     ) -> None:
         """Move what is the same in an older version from ``missing`` to ``found``."""
-        try:
-            await adoption.reach(segment.stop)
-        except NotCachedError:
-            raise
-        except (SourceUnavailableError, DeadlineError) as error:
-            raise _not_cached(version, missing, error) from error
+        await self._reach(adoption, version, segment.stop, missing)
         taken, _ = await self._run(_read_cached, version, dict(missing))
         for records in taken.values():
             self._counts.note_held(records)
@@ -318,18 +362,25 @@ class CachedSource:
                 _take(record, missing, found)
 
     async def _fetch(
-        self, version: CachedVersion, request: ReadRequest, segment: Segment, wanted: dict[int, Ints]
+        self, version: CachedVersion, request: ReadRequest, segment: Segment, wanted: dict[int, Ints], nlanded: int
     ) -> list[BlockRecord]:
-        """Ask upstream for blocks, and keep them."""
-        # Whoever fetched them last put them in the cache before the flight ended.
-        found, missing = await self._run(_read_cached, version, wanted)
-        records = [record for some in found.values() for record in some]
+        """Ask upstream for blocks, and keep them; ``nlanded``: when they were seen to be missing."""
+        records: list[BlockRecord] = []
+        missing = dict(wanted)
+        if self._flights.nlanded != nlanded:
+            # Whoever fetched them last put them in the cache before the flight ended.
+            found, missing = await self._run(_read_cached, version, wanted)
+            records = [record for some in found.values() for record in some]
         if not missing:
             return records
-        narrow = await self._run(segment.request, version.geometry, request, missing)
+        if len(segment.chunks) <= FEW_CHUNKS:
+            narrow = segment.request(version.geometry, request, missing)
+        else:
+            narrow = await self._run(segment.request, version.geometry, request, missing)
         async with self._slots:
             stream = await self._source.read_blocks(replace(narrow, root=self.root))
             fresh: list[BlockRecord] = []
+            nbytes = 0
             try:
                 self._check_answer(stream, version)
                 async for record in stream.records:
@@ -338,14 +389,15 @@ class CachedSource:
                     self._counts.note_fetched([record])
                     fresh.append(record)
                     records.append(record)
-                    if sum(len(r.body) for r in fresh) >= PUT_NBYTES:
-                        await self._run(version.put, *fresh)
-                        fresh = []
+                    nbytes += len(record.body)
+                    if nbytes >= PUT_NBYTES:
+                        await self._run(version.put_verified, *fresh)
+                        fresh, nbytes = [], 0
             finally:
                 await _close(stream.records)
                 if fresh:
                     # What has come whole is good, whatever happened after it.
-                    await asyncio.shield(self._run(version.put, *fresh))
+                    await asyncio.shield(self._run(version.put_verified, *fresh))
         if missing:
             raise IntegrityError(
                 f"root {self.root!r} did not send all blocks of {version.path!r} that it was asked for"
@@ -398,22 +450,37 @@ def _take(record: BlockRecord, missing: dict[int, Ints], found: dict[int, list[B
             missing[record.nchunk] = wanted[~has]
 
 
+_LookedUp = tuple[dict[int, list[BlockRecord]], dict[int, Ints], int]
+"""What was found in the cache, what was missing, and how many flights had landed before it was looked for."""
+
+
+@dataclass(slots=True)
+class _Begun:
+    """How a read is answered: by an exact slice, or by blocks, those of the first segment being looked up."""
+
+    entry: Entry
+    request: ReadRequest
+    version: CachedVersion
+    wanted: WantedSlice | None = None
+    segments: Segments | None = None
+    first: Segment | None = None
+    found: dict[int, list[BlockRecord]] = field(default_factory=dict)
+    missing: dict[int, Ints] = field(default_factory=dict)
+
+
 class _CachedRecords:
     """Records of one read, some segments ahead of its consumer."""
 
-    def __init__(
-        self,
-        source: CachedSource,
-        version: CachedVersion,
-        request: ReadRequest,
-        segments: Segments,
-        adoption: Adoption | None,
-    ) -> None:
-        self._source, self._version, self._request, self._segments = source, version, request, segments
-        self._adoption = adoption
+    def __init__(self, source: CachedSource, begun: _Begun, adoption: Adoption | None, nlanded: int) -> None:
+        assert begun.segments is not None
+        self._source, self._version, self._request = source, begun.version, begun.request
+        self._segments, self._adoption = begun.segments, adoption
+        self._first: tuple[Segment, _LookedUp] | None = None
+        if begun.first is not None:
+            self._first = begun.first, (begun.found, begun.missing, nlanded)
         self._pending: deque[tuple[asyncio.Task[list[BlockRecord]], int]] = deque()
         self._ready: deque[BlockRecord] = deque()
-        self._planned = False
+        self._planned = begun.first is None
 
     def __aiter__(self) -> AsyncIterator[BlockRecord]:
         return self
@@ -462,11 +529,18 @@ class _CachedRecords:
                 return
             if self._pending and self._segments.in_chunk and not source._flights.is_cut(self._version):
                 return  # a chunk that cannot be cut would come once with each segment
-            segment = await source._run(self._segments.next)
+            looked_up: _LookedUp | None = None
+            segment: Segment | None
+            if self._first is not None:
+                (segment, looked_up), self._first = self._first, None
+            else:
+                segment = await source._run(self._segments.next)
+            self._planned = segment is None or self._segments.is_at_end
             if segment is None:
-                self._planned = True
                 return
-            task = asyncio.create_task(source._segment(self._version, self._request, segment, self._adoption))
+            task = asyncio.create_task(
+                source._segment(self._version, self._request, segment, self._adoption, looked_up)
+            )
             task.add_done_callback(look_at_error)
             self._pending.append((task, segment.cbytes))
             source._ahead_nbytes += segment.cbytes
