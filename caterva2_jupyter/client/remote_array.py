@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
-from ..errors import TooLargeError
+from ..errors import ConfigError, TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
 from .conversions import conversion
 from .prefetch import Prefetching
@@ -25,6 +25,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     import dask.array as da
+    import xarray as xr
 
 __all__ = ["OrthogonalIndex", "RemoteArray"]
 
@@ -253,6 +254,36 @@ class RemoteArray(Prefetching, Reducing, RemoteDataset):
         """
         converted: da.Array = conversion("dask_array", "to_dask")(self, chunks)
         return converted
+
+    def to_xarray(self, **options: Any) -> xr.DataArray:
+        """The array as a lazy xarray DataArray, with its coordinates and attributes, decoded by CF's rules.
+
+        Parameters
+        ----------
+        **options
+            As for ``xarray.open_dataset(..., engine="caterva2")``: ``chunks``, ``mask_and_scale``, ``decode_times``...
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions are those of the array's metadata; coordinates are the arrays beside it that are named so.
+
+        Raises
+        ------
+        ConfigError
+            When xarray is not installed.
+        DatasetChangedError
+            When the array has changed since it was opened.
+
+        Examples
+        --------
+        >>> client["climate/era5.nc/t2m"].to_xarray().sel(time="2020-01")           # doctest: +SKIP
+        """
+        try:
+            made: xr.DataArray = conversion("xarray_backend.opening", "to_data_array")(self, **options)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"to_xarray() needs {error.name}: pip install 'caterva2-jupyter[xarray]'") from None
+        return made
 
     def __len__(self) -> int:
         if not self.shape:

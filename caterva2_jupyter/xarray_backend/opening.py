@@ -13,13 +13,14 @@ from typing import Any
 
 import xarray as xr
 from xarray import conventions
+from xarray.core import indexing
 
 from ..client.address import parse_address
 from ..client.group import Group
 from ..client.remote_array import RemoteArray
 from ..client.session import Session, find_session
 from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
-from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name
+from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name, shape_of
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import parent, parse_path
@@ -36,7 +37,8 @@ MAX_FIRST_NBYTES = 64 << 20
 
 SCHEMES = ("cat2://", "cat2http://", "cat2https://", "cat2http+unix://")
 
-Target = str | Group | RemoteArray
+Target = Any
+"""An address, a ``Group``, a ``RemoteArray``, or what was listed of one of those (``Opened``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Opened:
     skipped: dict[str, str] = field(default_factory=dict)
     nphony: int = 0
 
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """Names of dask arrays are made of the versions of all that was listed: another version has other names."""
+        versions = [(e.id, e.version) for _, g in self.top.walk() for e in g.datasets.values()]
+        return ("caterva2", self.top.entry.id, self.top.entry.version, self.path, self.array, versions)
+
     def chain(self) -> list[ListedGroup]:
         """The group that is meant, and those above it up to the top."""
         chain = [self.top]
@@ -109,6 +116,8 @@ def open_target(
     ------
     InvalidPathError, RootNotFoundError, DatasetNotFoundError, DatasetChangedError, SourceUnavailableError
     """
+    if isinstance(target, Opened):
+        return target
     session, root, entry, source = _find(target)
     if version is not None and version != _version_of(session, root, entry):
         raise DatasetChangedError(f"{source} is not of version {version} any more: open it again")
@@ -119,8 +128,16 @@ def open_target(
         above = parent(entry.path)
         top = _file_of(session, root, replace(entry, path=above)) if is_hdf5(entry) else above
         inside = tuple(n for n in above[len(top) :].split("/") if n)
-        found = _list(session, root, top, inside, everything=False)
-        return Opened(session, root, found, inside, dataset_name(entry), source)
+        opened = Opened(
+            session, root, _list(session, root, top, inside, everything), inside, dataset_name(entry), source
+        )
+        siblings = opened.chain()[0].datasets
+        listed = siblings.get(opened.array)
+        if listed is None or listed.version != entry.version:
+            raise DatasetChangedError(f"{source} changed while it was opened: open it again")
+        if listed.dims is None and not is_hdf5(listed):
+            siblings[opened.array] = replace(listed, dims=tuple(f"dim_{n}" for n in range(len(shape_of(listed)))))
+        return opened
     if entry.kind != "group":
         raise UnsupportedDatasetError(f"{source} cannot be opened as a dataset: {_kind(entry)}")
     top = _file_of(session, root, entry)
@@ -243,7 +260,7 @@ class Undecoded:
         coords = {name: v for name, v in variables.items() if name in names or v.dims == (name,)}
         data = {name: v for name, v in variables.items() if name not in coords}
         dataset = xr.Dataset(data, coords=xr.Coordinates(coords, indexes={}), attrs=attrs)
-        dataset.encoding = self.encoding
+        dataset.encoding = dict(self.encoding)
         return dataset
 
 
@@ -279,9 +296,11 @@ def prepare(
     _plan_first_reads(variables, arrays, first)
     if not is_hdf5(group.entry):
         told = group.entry.storage.get("unlimited_dims")
-        return Undecoded(variables, blosc2_attributes(group.entry), {"unlimited_dims": set(told)} if told else {})
+        encoding = {"source": opened.source} | ({"unlimited_dims": set(told)} if told else {})
+        return Undecoded(variables, blosc2_attributes(group.entry), encoding)
     unlimited = {name for name, d in group.dimensions.items() if d.is_unlimited}
-    return Undecoded(variables, netcdf_attributes(group.entry), {"unlimited_dims": unlimited})
+    encoding = {"unlimited_dims": unlimited, "source": opened.source}
+    return Undecoded(variables, netcdf_attributes(group.entry), encoding)
 
 
 def make_datasets(
@@ -307,11 +326,17 @@ def _chosen(group: ListedGroup, array: str, drop: frozenset[str]) -> dict[str, E
     found = {n: e for n, e in group.datasets.items() if n.replace("_nc4_non_coord_", "") not in drop}
     if not array:
         return found
-    entry = found[array]
-    dims = set(entry.dims or ())
+    entry = group.datasets[array]
+    lengths = dict(zip(entry.dims or (), shape_of(entry), strict=False))
     named = netcdf_attributes(entry).get("coordinates", "")
-    wanted = {array, *dims, *(str(named).split() if isinstance(named, str) else ())}
-    return {n: e for n, e in found.items() if n in wanted}
+    wanted = {*lengths, *(named.split() if isinstance(named, str) else ())}
+    chosen = {array: entry}
+    for name, other in found.items():
+        # Coordinates of it, where they are as long as it is.
+        sizes = zip(other.dims or ("",), shape_of(other), strict=False)
+        if name in wanted and name != array and all(lengths.get(dim) == n for dim, n in sizes):
+            chosen[name] = other
+    return chosen
 
 
 def _unreadable(entry: Entry) -> str | None:
@@ -391,6 +416,19 @@ def open_groups(
     datasets = make_datasets(opened, decoding, drop, decode_vlen_strings=decode_vlen_strings)
     warn_of_skipped(opened)
     return datasets
+
+
+def to_data_array(target: RemoteArray, **options: Any) -> xr.DataArray:
+    """See ``RemoteArray.to_xarray``."""
+    name = dataset_name(target.entry)
+    if target._fields:
+        lazy = indexing.LazilyIndexedArray(LazyArray(target))
+        named = target.dims or ()
+        dims = [*named, *(f"dim_{axis}" for axis in range(len(named), target.ndim))]
+        return xr.DataArray(xr.Variable(dims, lazy), name=f"{name}.{target._fields[-1]}")
+    opened: Any = open_target(target)
+    dataset = xr.open_dataset(opened, engine="caterva2", **options)
+    return dataset[name.replace("_nc4_non_coord_", "")]
 
 
 def warn_of_skipped(opened: Opened) -> None:
