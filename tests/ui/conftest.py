@@ -40,9 +40,19 @@ def find_chromium() -> str | None:
     return named or next((path for path in found if path), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def jp_asyncio_loop() -> None:
+    """Playwright runs a loop of its own: none of pytest-jupyter's here."""
+
+
+@pytest.fixture(autouse=True)
+def jp_server_cleanup() -> None:
+    """As above: there is no server in this process."""
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser, of Playwright's kind."""
+    """A headless browser, of Playwright's kind; gone with the module, as other tests need the loop's place."""
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium: install the package chromium, or set CHROMIUM to one")
