@@ -20,7 +20,7 @@ from ..compute.overview import Method, missing_values, plan_overview
 from ..compute.reduction import Reduction, fills_in
 from ..core.metadata import Entry, Geometry
 from ..core.reduce_request import Number, Operation, ReduceRequest, Working
-from ..core.selection import Selection, parse_basic
+from ..core.selection import Selection, parse_basic, parse_orthogonal
 from ..core.wire import End, Preamble, ReduceParser
 from ..errors import (
     DatasetChangedError,
@@ -113,7 +113,8 @@ class Reducing:
             Stored values that do not count. ``"fill"``: those that the attributes ``_FillValue`` and
             ``missing_value`` name. NaN among them is NaN, and NaT of times.
         selection : basic index, optional
-            ``array.sum(0, selection=np.s_[10:20])`` equals ``array[10:20].sum(0)``.
+            ``array.sum(0, selection=np.s_[10:20])`` equals ``array[10:20].sum(0)``. Lists of ascending positions and masks
+            select per axis, as with ``array.oindex``.
         progress : callable, optional
             Called every few seconds with decoded bytes that are done, and all of them.
 
@@ -302,6 +303,17 @@ class Reducing:
         """Are all values along axes true (not zero)? See `sum`."""
         return _reduce(self, "all", axis, None, out, keepdims, 0, skip, selection, progress)
 
+    def count(
+        self: _Array,
+        axis: Axis = None,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """How many values along axes are not skipped (int64)? See `sum`."""
+        return _reduce(self, "count", axis, None, None, False, 0, skip, selection, progress)
+
     def overview(
         self: _Array,
         max_pixels: int = 1000,
@@ -365,9 +377,31 @@ def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[Selection, list[A
         return Selection.whole(shape), [slice(None)] * len(shape)
     if any(item is None for item in (selection if isinstance(selection, tuple) else (selection,))):
         raise SelectionError("a selection to be reduced has no None: reshape the result")
+    items = selection if isinstance(selection, tuple) else (selection,)
+    if any(isinstance(item, (list, np.ndarray)) for item in items):
+        return _selected_orthogonally(items, shape)
     parsed = parse_basic(selection, shape)
     (key,) = parsed.box_keys
     return parsed.selection, [item for item in key if item is not Ellipsis]
+
+
+def _selected_orthogonally(items: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Selection, list[Any]]:
+    parsed = parse_orthogonal(items, shape)
+    rest = len(shape) - sum(item is not Ellipsis for item in items)
+    where = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
+    full = [*items[:where], *[slice(None)] * rest, *items[where + 1 :]]
+    key: list[Any] = []
+    for item in full:
+        if isinstance(item, (list, np.ndarray)) and np.ndim(item) == 1:
+            listed = np.asarray(item)
+            if listed.dtype.kind != "b" and not (bool(np.all(np.diff(listed) > 0)) and (listed >= 0).all()):
+                raise SelectionError("positions of a selection to be reduced are ascending and distinct")
+            key.append(slice(None))
+        elif isinstance(item, slice):
+            key.append(slice(None, None, -1) if (item.step or 1) < 0 else slice(None))
+        else:
+            key.append(0)
+    return parsed.selection, key
 
 
 def _reduce(
@@ -402,6 +436,8 @@ def _reduce(
     )
     reduction = Reduction(geometry, request)
     how: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if op == "count" and not box.size:
+        return np.zeros([len(box.axes[n]) for i, n in enumerate(kept) if i not in over], np.int64)
     if op in ("std", "var"):
         how["ddof"] = ddof
     if not box.size:

@@ -244,6 +244,8 @@ class Reduction:
         if self.request.skip:
             mask = np.ones(tile.shape, np.bool_) if valid is None else valid
             ones = fold(np.add, mask, np.dtype(np.int64))
+        if op == "count":
+            return (fold.counts() if ones is None else ones,)
         if op in _SUMS:
             return (fold(np.add, _masked(self._summable(tile), valid, 0), self._sum_dtype), *_some(ones))
         if op in ("any", "all"):
@@ -280,6 +282,8 @@ class Reduction:
         """The state of all bins with nothing in them."""
         op, shape, native = self.request.op, self._bins, self._stored.newbyteorder("=")
         counts = (np.zeros(shape, np.int64),) if self.request.skip else ()
+        if op == "count":
+            return (np.zeros(shape, np.int64),)
         if op in _SUMS:
             return (np.full(shape, _zero(self._sum_dtype), self._sum_dtype), *counts)
         if op in ("any", "all"):
@@ -322,7 +326,7 @@ class Reduction:
 
     def _finished(self, state: State) -> Array:
         op, request = self.request.op, self.request
-        if op in ("any", "all"):
+        if op in ("any", "all", "count"):
             return state[0]
         if op == "sum":
             return _cast(state[0], self.dtype)
@@ -445,6 +449,8 @@ def _result_dtype(stored: np.dtype[Any], request: ReduceRequest) -> np.dtype[Any
         return stored
     if stored.names is not None or stored.subdtype is not None:
         raise UnsupportedDatasetError(f"items with fields have no {op}: read a field, and reduce it where you are")
+    if op == "count":
+        return np.dtype(np.int64)
     asked: np.dtype[Any] | None = None
     if request.dtype is not None:
         try:

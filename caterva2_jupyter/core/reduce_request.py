@@ -20,7 +20,7 @@ from .selection import Selection
 
 __all__ = ["OPERATIONS", "Operation", "ReduceRequest", "Working", "parse_skip", "reduction_digest"]
 
-Operation = Literal["sum", "mean", "min", "max", "std", "var", "any", "all", "minmax", "stride"]
+Operation = Literal["sum", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 
 MAX_REQUEST_NBYTES = 16 << 20
@@ -46,7 +46,7 @@ class ReduceRequest:
     Attributes
     ----------
     root, path : str
-    op : {"sum", "mean", "min", "max", "std", "var", "any", "all", "minmax", "stride"}
+    op : {"sum", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"}
         ``minmax`` gives both, along a new last axis; ``stride`` the first item of each bin, as it is stored.
     version : str or None
         None: whatever the version is now.
