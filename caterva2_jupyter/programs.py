@@ -9,7 +9,18 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-__all__ = ["cat2adduser", "cat2bro", "cat2cli", "cat2export", "cat2import", "cat2pub", "cat2sub", "run"]
+__all__ = [
+    "cat2adduser",
+    "cat2bro",
+    "cat2cli",
+    "cat2export",
+    "cat2import",
+    "cat2pub",
+    "cat2sub",
+    "cat2tbrowser",
+    "cat2tui",
+    "run",
+]
 
 
 def cat2bro() -> int:
@@ -35,6 +46,16 @@ def cat2adduser() -> int:
 def cat2cli() -> int:
     """The command line of clients."""
     return run("cat2cli", "cli.main", "clients")
+
+
+def cat2tui() -> int:
+    """A browser in the terminal."""
+    return run("cat2tui", "tui.app", "clients")
+
+
+def cat2tbrowser() -> int:
+    """The same under the name that it had."""
+    return run("cat2tbrowser", "tui.app", "clients")
 
 
 def cat2import() -> int:

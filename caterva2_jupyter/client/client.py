@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from ..core.catalog import CatalogQuery
+from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join
 from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
@@ -278,6 +278,24 @@ class Client:
         """
         root, path = self._split(address)
         return self._session.service.entries(root, CatalogQuery(under=path, depth=depth, q=q))
+
+    def page(self, address: str, *, depth: int = 1, after: str = "", limit: int = 1000, q: str = "") -> CatalogPage:
+        """One page of a listing: for those who show it while it is long.
+
+        Parameters
+        ----------
+        address : str
+        depth : int
+            As for ``entries``.
+        after : str
+            ``next`` of the page before; empty for the first one.
+        limit : int
+            Entries at most.
+        q : str
+            As for ``entries``.
+        """
+        root, path = self._split(address)
+        return self._session.service.page(root, CatalogQuery(under=path, depth=depth, after=after, limit=limit, q=q))
 
     def download(
         self, address: str, path: str | os.PathLike[str] | None = None, progress: Progress | None = None

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from caterva2_jupyter.cli.commands import _row, _split_slice
-from caterva2_jupyter.cli.main import _one_line, main
+from caterva2_jupyter.cli.connection import one_line
+from caterva2_jupyter.cli.main import main
 from caterva2_jupyter.cli.output import Output, inert
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.errors import (
@@ -98,7 +99,7 @@ def test_json_is_exact_and_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_an_error_is_one_line_with_its_own_cure(error: Caterva2Error, line: str) -> None:
-    assert _one_line(error) == line
+    assert one_line(error) == line
 
 
 def test_a_named_configuration_file_gives_its_certificates_too(

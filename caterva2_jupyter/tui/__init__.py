@@ -1,0 +1,1 @@
+"""``cat2tui``: a browser of roots in a terminal."""
