@@ -415,6 +415,8 @@ def open_groups(
     count_dimensions(opened, phony_dims, everything=True)
     datasets = make_datasets(opened, decoding, drop, decode_vlen_strings=decode_vlen_strings)
     warn_of_skipped(opened)
+    if group:  # relative to it, as xarray's own engines name them
+        return {path.lstrip("/") or ".": dataset for path, dataset in datasets.items()}
     return datasets
 
 
