@@ -2,7 +2,8 @@
 
 It knows one socket and nothing else: no files, no secrets, bounded memory and time. Frames are ``u32 n``, n bytes of
 JSON, then the buffers whose lengths are in its ``sizes``. Asked ``{"job", "arguments", "last"}``, it answers
-``{"result"}`` or ``{"error", "status"}``; while ``last`` is false it asks for more with ``{"next"}`` first.
+``{"result"}`` or ``{"error", "status"}``; while ``last`` is false, and for what a job wants to know, it asks for more
+with ``{"next"}`` first.
 ``web.compute_pool`` starts it, watches it and ends it.
 """
 
@@ -16,11 +17,13 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..errors import Caterva2Error, IntegrityError, RequestError, TooLargeError, error_to_json
+from .evaluate_job import ASKING, AskingJob
 from .jobs import JOBS, STREAMED, Answer, Job, StreamedJob
 from .records import Buffer
 
@@ -117,6 +120,11 @@ class _Parts:
         self._ask(form["last"])
         return buffers
 
+    def ask(self, want: object) -> list[Buffer]:
+        """Ask for something that only the other end can get, and wait for it."""
+        self._channel.send({"next": want})
+        return self._receive()
+
     def drain(self) -> None:
         """Take what is on its way: an answer goes out only after it."""
         if self._asked:
@@ -128,6 +136,7 @@ def main(
     arguments: Sequence[str],
     jobs: Mapping[str, Job] = JOBS,
     streamed: Mapping[str, StreamedJob] = STREAMED,
+    asking: Mapping[str, AskingJob] = ASKING,
 ) -> int:
     """Answer until the other end closes.
 
@@ -146,21 +155,17 @@ def main(
             form, buffers = channel.receive()
             _limit_time(cpu_s)
             parts = _Parts(channel, buffers, form["last"])
-            answer, out = _answer(form, parts, jobs, streamed, max_nbytes)
+            answer, out = _answer(form, partial(_do, parts, jobs, streamed, asking), max_nbytes)
             parts.drain()
             channel.send(answer, out)
     return 0
 
 
 def _answer(
-    form: Mapping[str, Any],
-    parts: _Parts,
-    jobs: Mapping[str, Job],
-    streamed: Mapping[str, StreamedJob],
-    max_nbytes: int,
+    form: Mapping[str, Any], do: Callable[[str, Mapping[str, Any]], Answer], max_nbytes: int
 ) -> tuple[dict[str, Any], list[Buffer]]:
     try:
-        result, buffers = _do(form["job"], form["arguments"], parts, jobs, streamed)
+        result, buffers = do(form["job"], form["arguments"])
     except Caterva2Error as error:
         return _refusal(error), []
     except _Aborted:
@@ -180,12 +185,15 @@ def _refusal(error: Caterva2Error) -> dict[str, Any]:
 
 
 def _do(
-    name: str,
-    arguments: Mapping[str, Any],
     parts: _Parts,
     jobs: Mapping[str, Job],
     streamed: Mapping[str, StreamedJob],
+    asking: Mapping[str, AskingJob],
+    name: str,
+    arguments: Mapping[str, Any],
 ) -> Answer:
+    if name in asking:
+        return asking[name](arguments, parts.ask)
     if name in streamed:
         return streamed[name](arguments, iter(parts))
     if name in jobs:

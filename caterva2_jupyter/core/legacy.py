@@ -64,6 +64,10 @@ def info_json(entry: Entry, urlpath: str = "None", cbytes: int | None = None) ->
     if geometry is None:
         why = f": {entry.reason}" if entry.reason else ""
         raise UnsupportedDatasetError(f"{entry.path!r} is of kind {entry.kind}{why}")
+    expression = entry.storage.get("caterva2_expression")
+    if isinstance(expression, Mapping):
+        form = {"shape": list(geometry.shape), "dtype": str(geometry.dtype), **expression}
+        return {**form, "mtime": _mtime_text(entry.mtime_ns)}
     schunk = _schunk_json(entry, geometry, urlpath, entry.cbytes if cbytes is None else cbytes)
     mtime = _mtime_text(entry.mtime_ns)
     if entry.kind == "file":

@@ -15,19 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..compute.stored_expression import EXPRESSION_KEY, MAX_STORED_NBYTES, StoredExpression
 from ..core.assembly import Assembler
 from ..core.chunk_grid import BlockPlan
 from ..core.metadata import Entry
 from ..core.selection import AxisRange, Selection
-from ..errors import UnsupportedDatasetError
+from ..errors import IntegrityError, RequestError, UnsupportedDatasetError
+from .blosc2_file import settled_generation
 from .directory_root import DirectoryRoot, StoredTreeFactory
 from .generation import Generation
 from .plain_file import PART_NBYTES
 from .root import StoredFile
+from .safe_open import open_file, read_at
 
 __all__ = ["INCOMING", "PACKED_SUFFIX", "AreaRoot", "is_packed"]
 
 PACKED_SUFFIX = ".b2"
+ARRAY_SUFFIX = ".b2nd"
 INCOMING = ".caterva2-incoming"
 """Directory, in an area's own, of what is not complete yet."""
 _UNPACKED_NBYTES = 4 << 20
@@ -88,7 +92,27 @@ class AreaRoot(DirectoryRoot):
         return entry.path + PACKED_SUFFIX if is_packed(entry) else entry.path
 
     def _describer(self, place: Any) -> Callable[[Any], list[tuple[Entry, str]]]:
+        if place.path.endswith(ARRAY_SUFFIX):
+            return self._describe_array
         return self._describe_packed if place.path + PACKED_SUFFIX == place.real else super()._describer(place)
+
+    def _describe_array(self, place: Any) -> list[tuple[Entry, str]]:
+        """An array's file, which may hold an expression: what it comes to is not known here."""
+        with open_file(self.watched, place.real) as file:
+            generation = settled_generation(file.fd)
+            nbytes = min(file.status.st_size, MAX_STORED_NBYTES + 1)
+            head = read_at(file.fd, min(nbytes, 64), 0)
+            data = read_at(file.fd, nbytes, 0) if StoredExpression.is_stored(head) else b""
+        if not data:
+            return self._describe_frame(place)
+        try:
+            stored = StoredExpression.from_bytes(data)
+        except (IntegrityError, RequestError) as error:
+            entry = self._unsupported(place, f"an expression that cannot be used: {error}", generation)
+            return [(entry, generation.stamp)]
+        entry = self._stored(place, "array", generation, geometry=stored.geometry)
+        storage = {EXPRESSION_KEY: stored.to_json()}
+        return [(replace(entry, cbytes=0, media_type="", storage=storage), generation.stamp)]
 
     def _describe_packed(self, place: Any) -> list[tuple[Entry, str]]:
         ((entry, stamp),) = self._describe_frame(place)

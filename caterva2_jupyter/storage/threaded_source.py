@@ -52,7 +52,7 @@ from .event_hub import EventHub
 from .reducing import REDUCTIONS_AT_ONCE, reduce_stored
 from .root import Root
 
-__all__ = ["ThreadedSource"]
+__all__ = ["ThreadedSource", "wanted_blocks"]
 
 PIECE_NBYTES = 1 << 20
 """Decoded bytes of what the first call in a thread reads (one block at least): the answer begins soon."""
@@ -160,7 +160,7 @@ class ThreadedSource:
             return None
         records: list[BlockRecord] = []
         left = AT_ONCE_NBYTES
-        for projection, blocks in _wanted(plan, request):
+        for projection, blocks in wanted_blocks(plan, request):
             try:
                 record = self._files.read_at_once(entry, projection.nchunk, blocks.tolist(), left)
             except Caterva2Error:
@@ -271,7 +271,7 @@ class ThreadedSource:
         entry, geometry = self._readable(request.path, request.version)
         plan = BlockPlan(geometry, Selection.from_json(request.selection, geometry.shape))
         answer = self._answer_to(request, entry, plan)
-        wanted = _wanted(plan, request)  # what does not fit the plan is refused, whichever the answer
+        wanted = wanted_blocks(plan, request)  # what does not fit the plan is refused, whichever the answer
         if answer == "slice":
             wanted = ((p, p.blocks) for p in plan)
         ratio = min(1.0, entry.cbytes / entry.nbytes) if entry.cbytes and entry.nbytes and answer == "blocks" else 1.0
@@ -449,7 +449,7 @@ def _touches_few_chunks(selection: Any, geometry: Geometry) -> bool:
     return True
 
 
-def _wanted(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
+def wanted_blocks(plan: BlockPlan, request: ReadRequest) -> Iterator[tuple[ChunkProjection, Ints]]:
     """Chunks of a request with the blocks that are wanted, in the plan's order.
 
     Raises

@@ -24,6 +24,8 @@ from ..storage.area import QuotaExceededError, Upload
 from ..web.source_handlers import Limits, PlainFileAnswers, SourceAnswers
 from ..web.uploads import MultipartFile, StreamedBody
 from .areas import AreaSource, goal_in, has_suffix
+from .expression_handlers import expression_routes
+from .expression_source import area_of
 from .frames import FrameMaker
 from .handlers import OldAnswers, OldNotFoundError, OldRefusalError, seen_by
 from .permissions import AREAS
@@ -200,10 +202,11 @@ async def copy(
 ) -> tuple[str, list[str]]:
     """Copy what is at a path of a root; where it is in the end, and what could not be copied."""
     source = seen.source(root)
-    if isinstance(source, AreaSource) and path and await source.exists(path):
-        await source.copy(path, goal_area, goal, overwrite=overwrite)
+    from_area = area_of(source)
+    if from_area is not None and path and await from_area.exists(path):
+        await from_area.copy(path, goal_area, goal, overwrite=overwrite)
         return goal, []
-    if source is goal_area and not path:
+    if from_area is goal_area and not path:
         raise ConflictError(f"{root} cannot be copied into itself")
     if path:
         entry = await source.entry(path)
@@ -371,4 +374,5 @@ def area_routes(all_roots: AllRoots, frames: FrameMaker, limits: Limits) -> Rout
         (r"/api/remove/(.*)", _OldRemoveAnswers, old),
         (r"/api/move/", _OldMoveAnswers, old),
         (r"/api/copy/", _OldCopyAnswers, old),
+        *expression_routes(all_roots, frames, limits),
     ]

@@ -280,7 +280,7 @@ class Areas:
     def __init__(self, statedir: Path, quota_nbytes: int | None, readers: Executor) -> None:
         self._statedir = statedir
         self.quota = Quota(quota_nbytes, [statedir / name for name in ("public", "shared", "personal")])
-        self._readers = readers
+        self.readers = readers
         self._writers = ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-areas")
         self._worker = Hdf5Worker()
         self._catalogs: Path | None = None
@@ -331,7 +331,7 @@ class Areas:
             area.directory, owner_id, hdf5_trees(area.directory, owner_id, self._worker) if has_hdf5 else None
         )
         store = CatalogStore(self._catalogs / f"area-{tag}.sqlite", root)
-        return AreaSource(root, area, files, store, self._readers, self._writers)
+        return AreaSource(root, area, files, store, self.readers, self._writers)
 
     def forget_personal(self, user_id: str) -> None:
         """Remove the personal area of somebody who is no user any more."""

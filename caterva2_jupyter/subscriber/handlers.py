@@ -38,10 +38,10 @@ from ..web.source_handlers import (
     StoredAnswers,
     attachment,
 )
-from .areas import AreaSource
 from .cache_access import CACHE_ACCESS_ROUTES, CacheAccess
 from .cache_handlers import CACHE_ROUTES
 from .cache_keeper import CacheKeeper
+from .expression_source import area_of
 from .frames import FrameMaker, parse_slice
 from .overview_handlers import overview_routes
 from .permissions import AREAS
@@ -119,8 +119,9 @@ class OldAnswers(StoredAnswers):
     async def send_whole(self, source: Source, entry: Entry) -> None:
         """A dataset as one frame: the stored one where there is one; plain files are packed as ``NAME.b2``."""
         filename = last_name(entry.path)
-        if isinstance(source, AreaSource) and source.packed.has(entry):
-            await self.send_stored(cast("Source", source.packed), entry.path, filename + _PLAIN_FRAME_SUFFIX)
+        area = area_of(source)
+        if area is not None and area.packed.has(entry):
+            await self.send_stored(cast("Source", area.packed), entry.path, filename + _PLAIN_FRAME_SUFFIX)
             return
         if filename.endswith(_FRAME_SUFFIXES):
             if await _is_stored_frame(source, entry):
@@ -285,34 +286,20 @@ class OldDownloadAnswers(OldAnswers):
             raise DatasetNotFoundError(f"no dataset {path!r} in root {source.root!r}")
 
 
-class OldAreaAnswers(OldAnswers):
-    """Verbs that write to areas, which have no user here to belong to."""
-
-    changes_state = True
-
-    def initialize(self, refusal: str, **kwargs: Any) -> None:  # type: ignore[override]
-        self.refusal = refusal
-        super().initialize(**kwargs)
-
-    async def answer_post(self, address: str = "") -> None:
-        raise OldRefusalError(f"{self.refusal} requires authentication")
-
-
 FOLLOW_ROUTE = r"/api/v1/roots/([^/]+)/follow"
-_OLD_ROUTES: tuple[tuple[str, type[OldAnswers], str], ...] = (
-    (r"/api/roots", OldRootsAnswers, ""),
-    (r"/api/subscribe/([^/]*)", OldSubscribeAnswers, ""),
-    (r"/api/list/(.*)", OldListAnswers, ""),
-    (r"/api/info/(.*)", OldInfoAnswers, ""),
-    (r"/api/fetch/(.*)", OldFetchAnswers, ""),
-    (r"/api/chunk/(.*)", OldChunkAnswers, ""),
-    (r"/api/download/(.*)", OldDownloadAnswers, ""),
-    (r"/api/lazyexpr/", OldAreaAnswers, "Creating lazy expressions"),
+_OLD_ROUTES: tuple[tuple[str, type[OldAnswers]], ...] = (
+    (r"/api/roots", OldRootsAnswers),
+    (r"/api/subscribe/([^/]*)", OldSubscribeAnswers),
+    (r"/api/list/(.*)", OldListAnswers),
+    (r"/api/info/(.*)", OldInfoAnswers),
+    (r"/api/fetch/(.*)", OldFetchAnswers),
+    (r"/api/chunk/(.*)", OldChunkAnswers),
+    (r"/api/download/(.*)", OldDownloadAnswers),
 )
 
 
 FOR_STRANGERS: frozenset[type[SourceAnswers]] = frozenset(
-    [answers for _, answers in SOURCE_ROUTES] + [answers for _, answers, refusal in _OLD_ROUTES if not refusal]
+    [answers for _, answers in SOURCE_ROUTES] + [answers for _, answers in _OLD_ROUTES]
 )
 """Answers that ask `SeenRoots` for all that they tell: those who are not logged in may have what it shows them."""
 
@@ -344,7 +331,5 @@ def subscriber_routes(
         routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in decoded]
         zarr = zarr_routes(subscriber.run, compute)
         routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in zarr]
-    for pattern, answers, refusal in _OLD_ROUTES:
-        arguments = {**sources, "frames": frames}
-        routes.append((pattern, answers, {**arguments, "refusal": refusal} if refusal else arguments))
+    routes += [(pattern, answers, {**sources, "frames": frames}) for pattern, answers in _OLD_ROUTES]
     return routes

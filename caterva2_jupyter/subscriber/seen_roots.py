@@ -16,7 +16,9 @@ from ..errors import (
     RootNotFoundError,
     SourceUnavailableError,
 )
+from ..web.compute_pool import ComputePool
 from .areas import Areas, AreaSource
+from .expression_source import ExpressionSource
 from .permissions import AREAS, Permissions, Visitor, visitor_of
 from .subscriber import Subscriber
 
@@ -31,10 +33,15 @@ class AllRoots:
     subscriber : Subscriber
     areas : Areas
     permissions : Permissions
+    expressions : ComputePool or None
+        Where stored expressions are evaluated; None: they are listed and cannot be read.
     """
 
-    def __init__(self, subscriber: Subscriber, areas: Areas, permissions: Permissions) -> None:
+    def __init__(
+        self, subscriber: Subscriber, areas: Areas, permissions: Permissions, expressions: ComputePool | None = None
+    ) -> None:
         self.subscriber, self.areas, self.permissions = subscriber, areas, permissions
+        self.expressions = expressions
 
     def seen_by(self, user: object) -> SeenRoots:
         """The roots as a handler's ``current_user`` sees them."""
@@ -46,6 +53,7 @@ class SeenRoots:
 
     def __init__(self, all_roots: AllRoots, visitor: Visitor) -> None:
         self._subscriber, self._areas = all_roots.subscriber, all_roots.areas
+        self._expressions = all_roots.expressions
         self.permissions, self.visitor = all_roots.permissions, visitor
 
     # SourceDirectory, StatusDirectory, LoopGuard, Announcer
@@ -66,7 +74,13 @@ class SeenRoots:
 
     def source(self, root: str) -> Source:
         self.check(root)
-        return self._areas.source(root, self.visitor) if root in AREAS else self._subscriber.source(root)
+        if root not in AREAS:
+            return self._subscriber.source(root)
+        area = self._areas.source(root, self.visitor)
+        if self._expressions is None:
+            return area
+        # Operands are found by this very method, so an expression shows nobody what they do not see.
+        return ExpressionSource(area, self.source, self._expressions, self._areas.readers)
 
     async def status(self, root: str) -> AsyncIterator[bool]:
         self.check(root)

@@ -23,6 +23,7 @@ from .cache_keeper import CacheKeeper
 from .displays import Displays, installed_displays
 from .followed_state import FollowedState
 from .frames import FrameMaker
+from .guests import Guests
 from .pages import Assets
 from .permissions import Permissions
 from .publisher_link import PublisherLink
@@ -91,8 +92,12 @@ class SubscriberService:
             trusts_events=not config.network.mac,
         )
         self.cache_keeper = CacheKeeper(self.subscriber, self.executor, self._counts)
+        self.guests = Guests(self.subscriber, self._upstreams.list_roots, self._publisher_link, config.network)
         self.areas = Areas(config.statedir, config.quota_nbytes, self.executor)
-        self.all_roots = AllRoots(self.subscriber, self.areas, Permissions(has_users=config.login))
+        # Processes of their own: one that waits for an operand keeps nobody from values.
+        self._expressions = ComputePool()
+        permissions = Permissions(has_users=config.login)
+        self.all_roots = AllRoots(self.subscriber, self.areas, permissions, self._expressions)
 
     def _links(self) -> list[Link]:
         links: list[Link] = []
@@ -147,6 +152,7 @@ class SubscriberService:
         await self.subscriber.stop()
         await asyncio.to_thread(self.areas.close)
         await self.compute.stop()
+        await self._expressions.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)
         if self._cache is not None:
             self._cache.close()

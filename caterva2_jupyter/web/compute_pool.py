@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ MAX_WAITING = 256
 IDLE_S = 120.0
 GRACE_S = 0.25
 STOP_S = 2.0
+START_S = 30.0
 _WORKER = ("-m", "caterva2_jupyter.compute.worker")
 _SOCKET_NBYTES = 1 << 20
 _JOINED_NBYTES = 1 << 16
@@ -54,6 +55,8 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONPATH", "
          "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")  # fmt: skip
 
 Answer = tuple[dict[str, Any], list[bytes]]
+Answering = Callable[[Any], Awaitable[Sequence[Buffer]]]
+_Following = Callable[[Any], Awaitable[tuple[Sequence[Buffer], bool]]]
 
 
 class ComputePool:
@@ -147,18 +150,38 @@ class ComputePool:
         parts = _one_part(buffers) if isinstance(buffers, Sequence) else buffers
         try:
             first: Sequence[Buffer] = await anext(parts, ())
-            return await self._run(job, arguments, first, parts, last=isinstance(buffers, Sequence))
+            return await self._run(job, arguments, first, _parts_of(parts), last=isinstance(buffers, Sequence))
         finally:
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()
+
+    async def converse(self, job: str, arguments: Mapping[str, Any], answer: Answering) -> Answer:
+        """Have a job done that asks for what it needs, as it goes on.
+
+        Parameters
+        ----------
+        job, arguments
+            As of ``run``.
+        answer : callable
+            Told what the job asks for (JSON), it gives buffers. What it raises ends the job, and is raised.
+
+        Raises
+        ------
+        As ``run``.
+        """
+
+        async def part(want: Any) -> tuple[Sequence[Buffer], bool]:
+            return await answer(want), True
+
+        return await self._run(job, arguments, (), part, last=True)
 
     async def _run(
         self,
         job: str,
         arguments: Mapping[str, Any],
         first: Sequence[Buffer],
-        parts: AsyncIterator[Sequence[Buffer]],
+        parts: _Following,
         *,
         last: bool,
     ) -> Answer:
@@ -330,7 +353,7 @@ class _Worker:
         job: str,
         arguments: Mapping[str, Any],
         part: Sequence[Buffer],
-        parts: AsyncIterator[Sequence[Buffer]],
+        parts: _Following,
         *,
         last: bool,
     ) -> Answer:
@@ -340,10 +363,10 @@ class _Worker:
             assert self._reply is not None
             # It goes on when whoever asked is cancelled: half a reply is of no use.
             form, buffers = await asyncio.shield(self._reply)
-            if not form.get("next"):
+            if "next" not in form:
                 break
-            following = await anext(parts, None)
-            await self._send({"last": following is None}, following or ())
+            part, last = await parts(form["next"])
+            await self._send({"last": last}, part)
         self._reply, self.has_answered = None, True
         if "error" in form:
             raise error_from_json(form["error"], form["status"])
@@ -353,7 +376,7 @@ class _Worker:
         """Come to the end of a job that nobody waits for any more."""
         while self._reply is not None:
             form, _ = await asyncio.shield(self._reply)
-            if not form.get("next"):
+            if "next" not in form:
                 self._reply, self.has_answered = None, True
                 return
             await self._send({"abort": True, "last": True}, ())
@@ -379,7 +402,8 @@ class _Worker:
 
     async def _receive(self) -> tuple[dict[str, Any], list[bytes]]:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            # Before its first answer it has to start.
+            async with asyncio.timeout(self._timeout_s + (0.0 if self.has_answered else START_S)):
                 (size,) = HEAD.unpack(await self._exactly(HEAD.size))
                 form: dict[str, Any] = json.loads(await self._exactly(size))
                 return form, [bytes(await self._exactly(nbytes)) for nbytes in form["sizes"]]
@@ -413,6 +437,16 @@ class _Worker:
                 await self._reply  # the end of its stream; only then nothing reads from the socket
         self._socket.close()
         return code
+
+
+def _parts_of(parts: AsyncIterator[Sequence[Buffer]]) -> _Following:
+    """The next part whenever one is asked for."""
+
+    async def following(want: Any) -> tuple[Sequence[Buffer], bool]:
+        part = await anext(parts, None)
+        return part or (), part is None
+
+    return following
 
 
 async def _one_part(buffers: Sequence[Buffer]) -> AsyncIterator[Sequence[Buffer]]:

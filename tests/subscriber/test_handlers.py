@@ -21,10 +21,13 @@ from caterva2_jupyter.subscriber.app import make_app
 from caterva2_jupyter.subscriber.areas import Areas
 from caterva2_jupyter.subscriber.cache_access import CacheAccess
 from caterva2_jupyter.subscriber.cache_keeper import CacheKeeper
+from caterva2_jupyter.subscriber.displays import Displays, installed_displays
 from caterva2_jupyter.subscriber.frames import FrameMaker
-from caterva2_jupyter.web.compute_pool import ComputePool
+from caterva2_jupyter.subscriber.pages import Assets
+from caterva2_jupyter.subscriber.guests import Guests
 from caterva2_jupyter.subscriber.permissions import Permissions
 from caterva2_jupyter.subscriber.seen_roots import AllRoots
+from caterva2_jupyter.web.compute_pool import ComputePool
 from caterva2_jupyter.web.source_handlers import Limits
 from tests.subscriber.running import Running, running
 
@@ -67,7 +70,7 @@ async def served(
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{prefix}"
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
-        compute = ComputePool()
+        compute, expressions = ComputePool(), ComputePool()
         areas = Areas(directory / "areas", None, run.executor)
         areas.start(directory / "areas" / "catalogs", "owner")
         frames, limits = FrameMaker(compute, max_nbytes=max_frame_nbytes), Limits()
@@ -77,13 +80,15 @@ async def served(
             config=config,
             subscriber=run.subscriber,
             frames=frames,
+            assets=Assets(Displays(installed_displays())),
             limits=limits,
             executor=run.executor,
             cache_access=CacheAccess(run.executor),
             cache_keeper=keeper,
             compute=compute,
-            all_roots=AllRoots(run.subscriber, areas, Permissions(has_users=False)),
+            all_roots=AllRoots(run.subscriber, areas, Permissions(has_users=False), expressions),
         )
+        service.guests = Guests(run.subscriber, None, None, config.network)  # type: ignore[arg-type]
         server = HTTPServer(make_app(service))  # type: ignore[arg-type]
         server.add_sockets(sockets)
         try:
@@ -93,6 +98,7 @@ async def served(
             await server.close_all_connections()
             areas.close()
             await compute.stop()
+            await expressions.stop()
 
 
 def with_foo(test: Callable[[Served], Awaitable[None]], directory: Path, *, follow: bool = True) -> None:

@@ -69,6 +69,10 @@ def total(arguments, parts):
     return {"sizes": sizes}, []
 
 
+def inquire(arguments, ask):
+    return {"got": [[len(b) for b in ask(want)] for want in arguments["wants"]]}, []
+
+
 if __name__ == "__main__":
     jobs = {f.__name__: f for f in (crash, eat, loop, wait, leave, refuse, fail, echo, environment, write)}
-    sys.exit(main(sys.argv[1:], {**JOBS, **jobs}, {**STREAMED, "total": total}))
+    sys.exit(main(sys.argv[1:], {**JOBS, **jobs}, {**STREAMED, "total": total}, {"inquire": inquire}))

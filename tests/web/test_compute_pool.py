@@ -42,7 +42,8 @@ async def is_well(pool: ComputePool) -> bool:
 
 def is_running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+        # Its threads go one by one: only then it has closed its socket.
+        return len(os.listdir(f"/proc/{pid}/task")) > 1 or "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
     except FileNotFoundError:
         return False
 
@@ -177,6 +178,22 @@ def test_a_job_takes_its_buffers_part_by_part() -> None:
                 await pool.run("total", {}, parts(fails))
         assert (await pool.run("environment", {}))[0]["pid"] == pid
         assert closed == [-1] * 5 + [0, 1, 7]
+
+    with_pool(test)
+
+
+def test_a_job_asks_for_what_it_needs() -> None:
+    async def answer(want: Any) -> list[bytes]:
+        if want == 3:
+            raise SourceUnavailableError("away")
+        return [bytes(want)] * want
+
+    async def test(pool: ComputePool) -> None:
+        assert await pool.converse("inquire", {"wants": [1, 0, 2]}, answer) == ({"got": [[1], [], [2, 2]]}, [])
+        pid = (await pool.run("environment", {}))[0]["pid"]
+        with pytest.raises(SourceUnavailableError, match="away"):
+            await pool.converse("inquire", {"wants": [1, 3, 2]}, answer)
+        assert (await pool.run("environment", {}))[0]["pid"] == pid
 
     with_pool(test)
 
