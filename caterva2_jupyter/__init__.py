@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .client.remote_dataset import Freshness
     from .client.remote_file import RemoteFile
     from .client.service import RootStatus
+    from .publishing import Publication, publish
     from .errors import (
         AccessDeniedError,
         AuthenticationError,
@@ -65,6 +66,7 @@ __all__ = [
     "InvalidPathError",
     "NotCachedError",
     "NotFoundError",
+    "Publication",
     "RemoteArray",
     "RemoteFile",
     "RequestError",
@@ -81,6 +83,7 @@ __all__ = [
     "__version__",
     "connect",
     "open_address",
+    "publish",
 ]
 
 _CLIENT_MODULES = {
@@ -95,9 +98,13 @@ _CLIENT_MODULES = {
     "RootStatus": "service",
 }
 
+_PUBLISHING = ("Publication", "publish")
+
 
 def __getattr__(name: str) -> Any:
-    if name in _CLIENT_MODULES:
+    if name in _PUBLISHING:
+        value = getattr(import_module(".publishing", __name__), name)
+    elif name in _CLIENT_MODULES:
         value = getattr(import_module(f".client.{_CLIENT_MODULES[name]}", __name__), name)
     elif name == "to_caterva2":  # not in __all__: xarray may not be there
         try:

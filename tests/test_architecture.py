@@ -33,9 +33,10 @@ ALLOWED = {
     "tui": BASE | {"config", "client", "cli"},
     "tools": BASE | {"config", "storage", "client"},
     "testing": BASE | {"config", "storage"},
+    "publishing": BASE | {"config", "storage", "web", "publisher", "client", "xarray_backend"},
     "programs": set(),  # names programs, imports none before it is asked for
     # The public API is that of the client; Jupyter's hooks are found, lazily, in the subscriber.
-    "__init__": BASE | {"config", "client", "xarray_backend", "subscriber"},
+    "__init__": BASE | {"config", "client", "xarray_backend", "subscriber", "publishing"},
 }
 CLIENT_SIDE = {"errors", "core", "config", "compute", "client", "xarray_backend", "dask_array", "widgets", "cli", "tui"}
 

@@ -16,6 +16,7 @@ from ..web.serve import Listener, add_service_options, check_statedir, configure
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .area_handlers import area_routes
+from .guests import guest_routes
 from .handlers import FOR_STRANGERS, subscriber_routes
 from .login import Logins, login_routes
 from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
@@ -126,6 +127,10 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     routes += [
         (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": strangers})
         for pattern, answers, arguments in area_routes(service.all_roots, service.frames, service.limits)
+    ]
+    routes += [
+        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": policy})
+        for pattern, answers, arguments in guest_routes(service.all_roots, service.guests, service.limits)
     ]
     pages = {"assets": service.assets}
     sources = {"sources": service.subscriber, "limits": service.limits, "policy": policy}

@@ -17,13 +17,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from tornado.httputil import HTTPServerRequest
+
 from ..core.cache_location import CacheLocation
 from ..errors import NotFoundError, RequestError
 from ..storage.block_cache import BlockCache
 from ..web.source_handlers import SourceAnswers
 from .read_counts import ReadCounts
 
-__all__ = ["CACHE_ACCESS_ROUTES", "CacheAccess"]
+__all__ = ["CACHE_ACCESS_ROUTES", "CacheAccess", "is_near"]
 
 PROOF = "proof"
 MAX_USES_NBYTES = 4 << 20
@@ -106,20 +108,22 @@ class LocationAnswers(SourceAnswers):
         super().initialize(**kwargs)
 
     async def answer_get(self) -> None:
-        if not self._is_near():
+        if not is_near(self.request):
             raise NotFoundError("the cache is told of on its own machine only")
         self.set_header("Cache-Control", "no-store")
         self.write_json(self.access.location.to_json())
 
-    def _is_near(self) -> bool:
-        if any(name in self.request.headers for name in _FORWARDED):
-            return False  # a proxy on this machine, for somebody elsewhere
-        address = self.request.remote_ip or ""
-        try:
-            # Of a unix socket Tornado says 0.0.0.0.
-            return address == "0.0.0.0" or ip_address(address).is_loopback  # noqa: S104
-        except ValueError:
-            return False
+
+def is_near(request: HTTPServerRequest) -> bool:
+    """Was a request sent from this machine?"""
+    if any(name in request.headers for name in _FORWARDED):
+        return False  # a proxy on this machine, for somebody elsewhere
+    address = request.remote_ip or ""
+    try:
+        # Of a unix socket Tornado says 0.0.0.0.
+        return address == "0.0.0.0" or ip_address(address).is_loopback  # noqa: S104
+    except ValueError:
+        return False
 
 
 class UsesAnswers(SourceAnswers):

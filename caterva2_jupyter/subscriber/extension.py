@@ -223,6 +223,7 @@ class SubscriberApp(ExtensionApp):
             self.handlers.append((rf"{PREFIX}/(.*)", _Problem, {"problem": self._problem}))
             return
         from .area_handlers import area_routes
+        from .guests import guest_routes
         from .handlers import subscriber_routes
 
         service = self.service
@@ -234,7 +235,9 @@ class SubscriberApp(ExtensionApp):
             service.cache_keeper,
             service.compute,
         )
-        for pattern, answers, arguments in routes + area_routes(service.all_roots, service.frames, service.limits):
+        routes += area_routes(service.all_roots, service.frames, service.limits)
+        routes += guest_routes(service.all_roots, service.guests, service.limits)
+        for pattern, answers, arguments in routes:
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))
         self._add_pages(self.service)

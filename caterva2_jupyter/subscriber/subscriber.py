@@ -150,6 +150,7 @@ class Subscriber:
         self._changing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._heard: set[int] = set()
+        self._guests: dict[Link, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Life
@@ -345,6 +346,38 @@ class Subscriber:
         announced = self._find(root).announced
         await self._upstreams.announce(announced.http, root, path, is_publisher=not announced.via)
 
+    # Guests: publishers that are there for a while, such as notebooks
+
+    async def add_guest(self, link: Link) -> None:
+        """Listen to one more link, for as long as it is wanted. It takes no root that another one tells of."""
+        if link not in self._links:
+            self._links = (*self._links, link)
+            self._tell_links()
+            self._guests[link] = self._spawn(self._listen(link))
+
+    async def remove_guest(self, link: Link) -> None:
+        """Listen to it no more; its roots are neither known nor followed any more."""
+        task = self._guests.pop(link, None)
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self._links = tuple(other for other in self._links if other is not link)
+        for name, known in list(self._known.items()):
+            if known.link is link:
+                self._set_online(known, False)
+                known.link = None
+                if name in self._followed:
+                    await self.unfollow(name)
+                else:
+                    del self._known[name]
+        self._tell_links()
+
+    def told_by_others(self, root: str, link: Link | None) -> bool:
+        """Is a root known from another link than this one?"""
+        known = self._known.get(root)
+        return known is not None and known.link not in (None, link)
+
     # Following
 
     async def _begin(self, root: str) -> None:
@@ -435,7 +468,7 @@ class Subscriber:
         told = {root.name: root for root in ours if self.ident not in root.via and len(root.via) < MAX_HOPS}
         for name, announced in told.items():
             known = self._known.setdefault(name, _KnownRoot(announced))
-            if known.link not in (None, link) and (known.is_online or not announced.online):
+            if known.link not in (None, link) and (known.is_online or not announced.online or link in self._guests):
                 continue  # two tell of it: the first that has it online
             before = known.announced.http
             known.announced, known.link = announced, link

@@ -23,6 +23,7 @@ from caterva2_jupyter.subscriber.cache_access import CacheAccess
 from caterva2_jupyter.subscriber.cache_keeper import CacheKeeper
 from caterva2_jupyter.subscriber.displays import Displays, installed_displays
 from caterva2_jupyter.subscriber.frames import FrameMaker
+from caterva2_jupyter.subscriber.guests import Guests
 from caterva2_jupyter.subscriber.pages import Assets
 from caterva2_jupyter.subscriber.guests import Guests
 from caterva2_jupyter.subscriber.permissions import Permissions
