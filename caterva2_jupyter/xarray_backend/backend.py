@@ -84,8 +84,9 @@ class Caterva2BackendEntrypoint(BackendEntrypoint):
         UserWarning
             Names what is in the group and cannot be read, with the reasons.
         """
-        from . import opening
+        from . import accessor, opening
 
+        accessor.register_accessors()
         mode = opening.parse_phony_dims(phony_dims)
         decoding = opening.Decoding(
             mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta
@@ -117,8 +118,9 @@ class Caterva2BackendEntrypoint(BackendEntrypoint):
         version: str | None = None,
     ) -> dict[str, xr.Dataset]:
         """Every group from one on, by its path; parameters as for ``open_dataset``."""
-        from . import opening
+        from . import accessor, opening
 
+        accessor.register_accessors()
         mode = opening.parse_phony_dims(phony_dims)
         decoding = opening.Decoding(
             mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta
