@@ -654,6 +654,7 @@ TARGETS = [
     ("GET", "/api/v1/roots/foo/catalog"),
     ("GET", "/api/v1/meta?path=foo"),
     ("POST", "/api/v1/read"),
+    ("POST", "/api/v1/read-many"),
     ("GET", "/api/v1/file?path=foo/text.bin"),
     ("HEAD", "/api/v1/file?path=foo/text.bin"),
     ("GET", "/api/v1/files/foo/text.bin"),
