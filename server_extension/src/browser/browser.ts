@@ -4,6 +4,7 @@
  */
 
 import type { Transport } from '../transport';
+import { Areas } from './areas';
 import type { CodeVariant } from './code';
 import { makeCode } from './code';
 import type { Actions } from './details';
@@ -60,6 +61,7 @@ class BrowserPanel implements Browser {
   private readonly model: TreeModel;
   private readonly tree: TreeView;
   private readonly details: Details;
+  private readonly areas: Areas;
   private readonly tasks = new Tasks();
   private readonly search: HTMLInputElement;
   private readonly clearSearch: HTMLButtonElement;
@@ -67,10 +69,11 @@ class BrowserPanel implements Browser {
   private readonly body: HTMLElement;
   private readonly rootElement: HTMLElement;
   private isVisible = false;
-  private isLoading = false;
+  private loading: Promise<void> | null = null;
   private timer = 0;
   private summaryAt = 0;
   private usage = -1;
+  private knowsAreas = false;
   private isDisposed = false;
 
   constructor(options: BrowserOptions) {
@@ -80,8 +83,11 @@ class BrowserPanel implements Browser {
     this.tree = new TreeView(this.model, {
       onSelect: node => this.details.show(node),
       onActivate: node => this.activate(node),
-      dragText: node => (node.kind === 'link' || node.kind === 'unsupported' ? null : this.codeOf(node, this.details.variant))
+      dragText: node => (node.kind === 'link' || node.kind === 'unsupported' ? null : this.codeOf(node, this.details.variant)),
+      canDrop: node => this.areas.canTake(node),
+      onDrop: (node, files) => void this.areas.upload(node, [...files])
     });
+    this.areas = new Areas(options.transport, this.tasks, root => void this.rootChanged(root));
     this.details = new Details(this.service, this.actions(), root => this.isFollowed(root));
     this.model.onChange = () => {
       this.tree.checkSelected();
@@ -174,14 +180,22 @@ class BrowserPanel implements Browser {
     }
   }
 
-  private async loadRoots(): Promise<void> {
-    if (this.isLoading) {
-      return;
-    }
-    this.isLoading = true;
+  /** Whoever comes while the roots are asked for waits for the same answer. */
+  private loadRoots(): Promise<void> {
+    this.loading ??= this.askForRoots().finally(() => (this.loading = null));
+    return this.loading;
+  }
+
+  private async askForRoots(): Promise<void> {
     try {
       const roots = await this.service.roots();
       this.takeRoots(roots);
+      if (!this.knowsAreas) {
+        this.knowsAreas = true;
+        if (await this.areas.load(roots.map(root => root.name))) {
+          this.details.show(this.details.shown);
+        }
+      }
       if (performance.now() - this.summaryAt > SUMMARY_EVERY_MS) {
         await this.loadSummary();
       }
@@ -189,8 +203,6 @@ class BrowserPanel implements Browser {
       if (!isAbort(error)) {
         this.showFailure(error);
       }
-    } finally {
-      this.isLoading = false;
     }
   }
 
@@ -275,6 +287,7 @@ class BrowserPanel implements Browser {
   async refresh(): Promise<void> {
     this.summaryAt = 0;
     this.usage = -1;
+    this.knowsAreas = false;
     await this.loadRoots();
     if (this.notice.hidden) {
       await this.model.reload();
@@ -356,7 +369,8 @@ class BrowserPanel implements Browser {
       prefetch: node => void this.prefetch(node),
       pin: (node, pinned) => void this.pin(node, pinned),
       clear: node => void this.clear(node),
-      follow: (node, followed) => void this.follow(node, followed)
+      follow: (node, followed) => void this.follow(node, followed),
+      extra: node => this.areas.buttons(node, () => this.details.element.querySelector('.c2b-place'))
     };
   }
 
@@ -439,6 +453,13 @@ class BrowserPanel implements Browser {
       this.tasks.fail('Clear', error);
     }
     await this.cacheChanged(node);
+  }
+
+  private async rootChanged(name: string): Promise<void> {
+    const root = this.model.roots.find(node => node.root === name);
+    if (root !== undefined) {
+      await this.model.reload(root);
+    }
   }
 
   private async cacheChanged(node: TreeNode): Promise<void> {
