@@ -14,7 +14,7 @@ ARGS ?=
 TESTERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types docs check-long bench clean
+.PHONY: help demo test check lint types docs check-long assets check-assets bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ check: lint types test docs ## what CI runs
 
 check-long: export CATERVA2_TEST_LOOPS = long
 check-long: check ## the same with the full counts of loops
+
+assets: ## rebuild what browsers load from server_extension/; needs Node >= 20.19 with npm
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' \
+		|| { echo "Node >= 20.19 with npm is needed: install it; what is committed works without" >&2; exit 1; }
+	cd server_extension && npm ci && npm run build
+
+check-assets: assets ## the same, and fail when it differs from what is committed
+	@changed="$$(git status --porcelain -- caterva2_jupyter/static caterva2_jupyter/labextension)"; test -z "$$changed" \
+		|| { echo "the committed build is another one: commit what make assets builds" >&2; echo "$$changed" >&2; exit 1; }
 
 bench: $(VENV)/.developer ## measure against what else there is, see benchmarks/README.md; ARGS=--quick is short
 	@$(BIN)/python -m benchmarks.run $(ARGS)

@@ -323,8 +323,11 @@ export class Provider extends DataProviderApi {
       if (MASKS.includes(name) && attribute.shape?.length === 1 && attribute.shape[0] === 1) {
         attribute = { ...attribute, shape: [], value: (attribute.value as ArrayLike<unknown>)[0] };
       }
-      attributes.push({ name, shape: shapeOf(attribute.shape), type: typeOfAttribute(attribute) });
-      values[name] = complexPairs(attribute);
+      // H5Web shows attributes as JSON, which has no NaN: but for those that it reckons with, the word is given.
+      const value = plain(attribute);
+      const hasWords = !MASKS.includes(name) && [value].flat().some(v => typeof v === 'number' && !Number.isFinite(v));
+      attributes.push({ name, shape: shapeOf(attribute.shape), type: hasWords ? TEXT : typeOfAttribute(attribute) });
+      values[name] = hasWords ? worded(value) : value;
     }
     this.attributes.set(path, values);
     return attributes;
@@ -507,8 +510,17 @@ function attributesOf(values: AttributeValues): Attribute[] {
   }));
 }
 
-function complexPairs({ value }: AttributeValue): unknown {
+/** An attribute's value as H5Web takes it: no typed arrays. */
+function plain({ value }: AttributeValue): unknown {
   return ArrayBuffer.isView(value) ? Array.from(value as unknown as ArrayLike<number | Complex>) : value;
+}
+
+/** A value with words for numbers that JSON lacks. */
+function worded(value: unknown): unknown {
+  if (Array.isArray(value)) {
+    return value.map(worded);
+  }
+  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
 const TEXT: DType = { class: DTypeClass.String, charSet: 'UTF-8', strPad: undefined };
