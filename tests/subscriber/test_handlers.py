@@ -25,7 +25,6 @@ from caterva2_jupyter.subscriber.displays import Displays, installed_displays
 from caterva2_jupyter.subscriber.frames import FrameMaker
 from caterva2_jupyter.subscriber.guests import Guests
 from caterva2_jupyter.subscriber.pages import Assets
-from caterva2_jupyter.subscriber.guests import Guests
 from caterva2_jupyter.subscriber.permissions import Permissions
 from caterva2_jupyter.subscriber.seen_roots import AllRoots
 from caterva2_jupyter.web.compute_pool import ComputePool
