@@ -7,19 +7,16 @@ example roots are under ``.demo`` (or ``--directory``). It is a tour, not a way 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -27,67 +24,9 @@ import numpy as np
 from ..client.client import connect
 from ..client.remote_array import RemoteArray
 from ..errors import Caterva2Error
+from .children import START_DEADLINE_S, Child, ChildError, find_example_root, started
 
 __all__ = ["main"]
-
-START_DEADLINE_S = 120.0
-STOP_DEADLINE_S = 10.0
-
-
-class _Child:
-    """A service in a process group of its own, its output in a log file."""
-
-    def __init__(self, name: str, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
-        self.name, self.log = name, log
-        with log.open("wb") as sink:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl+C comes to us alone; we stop the others in order
-            )
-
-    def check(self) -> None:
-        if self.process.poll() is not None:
-            tail = self.log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise _DemoError(f"{self.name} stopped: {' | '.join(tail) or 'no output'} (all of it: {self.log})")
-
-    def url(self) -> str:
-        """The URL of the line that says where the service listens."""
-        deadline = time.monotonic() + START_DEADLINE_S
-        while time.monotonic() < deadline:
-            for line in self.log.read_text(errors="replace").splitlines():
-                if " listening on " in line:
-                    return line.rsplit(" ", 1)[1]
-            self.check()
-            time.sleep(0.05)
-        raise _DemoError(f"{self.name} did not say where it listens within {START_DEADLINE_S:.0f} s ({self.log})")
-
-    def stop(self) -> None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, sign)
-                try:
-                    self.process.wait(STOP_DEADLINE_S)
-                except subprocess.TimeoutExpired:
-                    continue
-        with contextlib.suppress(ProcessLookupError):  # kernels that outlive their server
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-
-class _DemoError(Exception):
-    """Something did not start; the message says what and where its log is."""
-
-
-@contextmanager
-def _child(name: str, arguments: list[str], logs: Path, environment: dict[str, str]) -> Iterator[_Child]:
-    child = _Child(name, arguments, logs / f"{name}.log", environment)
-    try:
-        yield child
-    finally:
-        child.stop()
 
 
 def _free_port() -> int:
@@ -100,19 +39,16 @@ def _roots(directory: Path) -> tuple[Path, Path]:
     """The example roots: the one of the quick start, and an HDF5 file of one of each."""
     from .example_hdf5 import make_example
 
-    here = Path(__file__).resolve().parents[2]
-    shipped = Path(sys.prefix) / "share" / "caterva2-jupyter" / "root-example"
     example = directory / "root-example"
     if not example.exists():
-        source = here / "root-example"
-        shutil.copytree(source if source.is_dir() else shipped, example)
+        shutil.copytree(find_example_root(), example)
     hdf5 = directory / "example.h5"
     if not hdf5.exists():
         make_example(hdf5)
     return example, hdf5
 
 
-def _wait_for_slice(url: str, token: str, children: list[_Child]) -> None:
+def _wait_for_slice(url: str, token: str, children: list[Child]) -> None:
     """Wait until a slice has really come through every hop, and is right."""
     expected = np.arange(115, 120) * (1 + 1j)
     deadline = time.monotonic() + START_DEADLINE_S
@@ -130,7 +66,7 @@ def _wait_for_slice(url: str, token: str, children: list[_Child]) -> None:
         except Caterva2Error as error:
             problem = error
         time.sleep(0.1)
-    raise _DemoError(f"no slice came through within {START_DEADLINE_S:.0f} s: {problem}")
+    raise ChildError(f"no slice came through within {START_DEADLINE_S:.0f} s: {problem}")
 
 
 def _run(directory: Path, browser: bool) -> None:
@@ -149,8 +85,8 @@ def _run(directory: Path, browser: bool) -> None:
     config.write_text("# The demo takes nothing from a caterva2.toml that happens to be here.\n")
     with ExitStack() as stack:
 
-        def start(name: str, *arguments: str) -> _Child:
-            return stack.enter_context(_child(name, list(arguments), logs, environment))
+        def start(name: str, *arguments: str) -> Child:
+            return stack.enter_context(started(name, list(arguments), logs, environment))
 
         state = [f"--conf={config}", "--http=127.0.0.1:0"]
         broker = start("broker", "caterva2_jupyter.broker.app", *state, f"--statedir={directory / 'bro'}")
@@ -219,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 0
-    except _DemoError as error:
+    except ChildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
