@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,7 @@ def opened(chromium: Browser, site: Site) -> Iterator[Panel]:
 def panel(opened: Panel) -> Panel:
     opened.show()
     opened.filter("")
+    opened.tree.evaluate("tree => { tree.scrollTop = 0; }")
     opened.item("climate").wait_for()
     return opened
 
@@ -207,7 +208,7 @@ def test_ten_thousand_datasets_open_at_once_and_are_found_by_the_server(panel: P
             const start = performance.now();
             row.querySelector('.c2b-name').click();
             while (![...document.querySelectorAll('#caterva2-panel [role=treeitem]')]
-                .some(row => row.getAttribute('aria-label').startsWith('day-00000'))) {
+                .some(row => (row.getAttribute('aria-label') ?? '').startsWith('day-00000'))) {
                 await new Promise(resolve => requestAnimationFrame(resolve));
             }
             return performance.now() - start;
@@ -224,18 +225,25 @@ def test_ten_thousand_datasets_open_at_once_and_are_found_by_the_server(panel: P
     panel.tree.press("End")
     panel.item(re.compile("^day-00199")).wait_for()
     wait_for(lambda: len(panel.asked("/catalog")) > before + 1, 10, "the next page")
-    panel.tree.press("End")
-    panel.item(re.compile("^day-00399")).wait_for()
+
+    def end_is_reached() -> bool:
+        panel.tree.press("End")
+        return panel.item(re.compile("^day-00399")).count() == 1
+
+    wait_for(end_is_reached, 10, "the end of the next page")
+    panel.tree.press("Home")
+    panel.expand("many")
 
     before = len(panel.asked("/catalog"))
     panel.filter("day-0777 ndim=1 dtype:float64")
-    panel.item(re.compile("^days/day-07777")).wait_for()
-    assert panel.item(re.compile("^days/day-077")).count() == 10
+    panel.item(re.compile("^days.day-07777")).wait_for()
+    assert panel.item(re.compile("^days.day-077")).count() == 10
     found = panel.asked("/catalog")[before:]
-    assert len(found) == 2  # one for each root
+    assert len(found) == 5  # one for each root, areas too
     assert sum(request.nbytes for request in found) < 10_000
     panel.filter("")
     panel.item("days").wait_for()
+    panel.item("many").locator(".c2b-name").click()
 
 
 def test_the_keyboard_alone_is_enough(panel: Panel) -> None:
@@ -330,18 +338,22 @@ FAILURES = [
 ]
 
 
+def refusing(answer: tuple[int, str] | None) -> Callable[[Route], None]:
+    def refuse(route: Route) -> None:
+        if answer is None:
+            route.abort()
+        else:
+            route.fulfill(status=answer[0], body=answer[1], content_type="application/json")
+
+    return refuse
+
+
 def test_every_failure_is_a_sentence_with_its_cure_and_goes_away_by_itself(panel: Panel) -> None:
     page = panel.page
     notice = panel.element.get_by_role("alert")
     for answer, title, cure in FAILURES:
 
-        def refuse(route: Route, answer: tuple[int, str] | None = answer) -> None:
-            if answer is None:
-                route.abort()
-            else:
-                route.fulfill(status=answer[0], body=answer[1], content_type="application/json")
-
-        page.route("**/caterva2/api/v1/roots*", refuse)
+        page.route("**/caterva2/api/v1/roots*", refusing(answer))
         panel.button("Refresh").click()
         notice.get_by_text(title).wait_for()
         assert cure in notice.inner_text()
@@ -373,3 +385,43 @@ def test_settings_are_there_and_one_tab_is_used_by_default(panel: Panel) -> None
     assert page.locator(".c2-viewer-tab").count() == 1
     schema = json.loads((REPOSITORY / "server_extension" / "schema" / "plugin.json").read_text())
     assert schema["properties"]["openInNewTab"]["default"] is False
+
+
+def test_files_are_put_into_areas_copied_moved_and_removed_when_that_is_confirmed(panel: Panel, tmp_path: Path) -> None:
+    file = tmp_path / "notes & <b>.txt"
+    file.write_text("one")
+    panel.expand("@personal")
+    panel.item("@personal").click()
+    panel.button("Upload").wait_for()
+    upload = panel.element.get_by_label("Files to upload")
+    upload.set_input_files(file)
+    panel.item(file.name).wait_for()
+
+    # Nothing is replaced that nobody said to replace.
+    file.write_text("two")
+    upload.set_input_files(file)
+    panel.element.get_by_role("alertdialog").get_by_role("button", name="Replace").click()
+    panel.message.get_by_text(f"{file.name} is in @personal.").wait_for()
+    stored = panel.lab.directory / "data" / "caterva2"
+    assert [path.read_text() for path in stored.rglob(file.name)] == ["two"]
+
+    panel.item(file.name).click()
+    panel.button("Copy to…").click()
+    panel.element.get_by_role("textbox", name="Copy to").fill("@personal/copy.txt")
+    panel.button("Copy").click()
+    panel.item("copy.txt").wait_for()
+
+    panel.item("copy.txt").click()
+    panel.button("Move or rename…").click()
+    panel.element.get_by_role("textbox", name="Move to").fill("@personal/moved.txt")
+    panel.button("Move").click()
+    panel.item("moved.txt").wait_for()
+    assert panel.item("copy.txt").count() == 0
+
+    panel.item("moved.txt").click()
+    panel.button("Remove…").click()
+    panel.element.get_by_role("alertdialog").get_by_role("button", name="Cancel").click()
+    assert panel.item("moved.txt").count() == 1
+    panel.button("Remove…").click()
+    panel.element.get_by_role("alertdialog").get_by_role("button", name="Remove").click()
+    panel.item("moved.txt").wait_for(state="detached")

@@ -6,6 +6,8 @@ import { button, icon, make } from './dom';
 import { explain, isAbort } from './failures';
 import { formatAttribute, formatBytes, formatCount, formatDtype, formatFraction, formatShape, formatTime, itemNbytes, product } from './format';
 import type { TreeNode } from './model';
+import { isArea } from './model';
+import { AREAS } from './tree';
 import type { CacheStatus, Entry, Estimate, Service } from './service';
 
 const LOOKUP_MS = 150;
@@ -115,7 +117,7 @@ export class Details {
       icon(node.kind, 'c2b-kind'),
       make('span', { text: title })
     );
-    const parts: HTMLElement[] = [heading, this.toolbar(node)];
+    const parts: HTMLElement[] = [heading, this.toolbar(node), make('div', { class: 'c2b-place' })];
     if (entry?.reason) {
       parts.push(make('p', { class: 'c2b-reason', text: entry.reason }));
     }
@@ -146,6 +148,8 @@ export class Details {
     }
     if (hasData) {
       bar.append(button('Download', 'download', () => this.actions.download(node), { quiet: true, title: 'Download' }));
+    }
+    if (hasData && !isArea(node.root)) {
       const prefetch = button('Prefetch', 'prefetch', () => this.actions.prefetch(node), {
         quiet: true,
         title: followed ? 'Prefetch: keep all of it on this server, to be read offline' : 'Prefetch: follow its root first'
@@ -199,6 +203,10 @@ export class Details {
     const add = (term: string, value: string | HTMLElement): void => {
       list.append(make('dt', { text: term }), make('dd', {}, value));
     };
+    if (node.kind === 'root' && isArea(node.root)) {
+      add('Area', AREAS[node.root] ?? 'of this server');
+      return list;
+    }
     if (node.kind === 'root') {
       const status = node.status;
       add('State', status?.online !== false ? 'online' : `offline${status?.since ? ` since ${formatTime(Date.parse(status.since))}` : ''}${status?.reason ? `: ${status.reason}` : ''}`);
@@ -224,8 +232,11 @@ export class Details {
         add('Chunks', formatShape(geometry.chunks));
         add('Blocks', formatShape(geometry.blocks));
       }
+    }
+    if (geometry !== undefined && !isArea(node.root)) {
       add('Kept here', make('span', { class: 'c2b-cache-state' }, make('span', { class: 'c2b-faint', text: '…' })));
-    } else if (entry?.cbytes !== undefined) {
+    }
+    if (geometry === undefined && entry?.cbytes !== undefined) {
       add('Size', `${formatBytes(entry.cbytes)} stored`);
     }
     const compression = compressionOf(entry);

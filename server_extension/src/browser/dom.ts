@@ -32,6 +32,7 @@ export function make<K extends keyof HTMLElementTagNameMap>(
 // Paths of 16 x 16 drawings, of strokes.
 const ICONS: { [name: string]: string } = {
   root: 'M8 2.2c3 0 5.2.9 5.2 2S11 6.2 8 6.2 2.8 5.3 2.8 4.2 5 2.2 8 2.2zM2.8 4.2v7.6c0 1.1 2.2 2 5.2 2s5.2-.9 5.2-2V4.2M2.8 8c0 1.1 2.2 2 5.2 2s5.2-.9 5.2-2',
+  area: 'M2 4.5v8h12v-7H7.6L6.2 3.5H2zM8 11V7.5M6.3 9L8 7.3 9.7 9',
   group: 'M2 4.5v8h12v-7H7.6L6.2 3.5H2z',
   array: 'M2.5 2.5h11v11h-11zM2.5 6.2h11M2.5 9.8h11M6.2 2.5v11M9.8 2.5v11',
   file: 'M4 2h5l3 3v9H4zM9 2v3h3',

@@ -48,6 +48,7 @@ export class TreeModel {
   /** Called for each node that changed at its publisher. */
   onNodeChange: (node: TreeNode) => void = () => undefined;
   private filterText = '';
+  private openBefore = new Set<string>();
   private shown: Row[] | null = null;
   private readonly listening = new Map<string, () => void>();
   private abort = new AbortController();
@@ -63,12 +64,15 @@ export class TreeModel {
     if (text === this.filterText) {
       return;
     }
+    if (this.filterText === '') {
+      this.openBefore = new Set(this.roots.filter(root => root.isOpen).map(root => root.root));
+    }
     this.filterText = text;
     this.abort.abort();
     this.abort = new AbortController();
     for (const root of this.roots) {
       this.reset(root);
-      root.isOpen = text !== '' || root.isOpen;
+      root.isOpen = text !== '' || this.openBefore.has(root.root);
       if (root.isOpen) {
         void this.load(root);
       }
@@ -86,7 +90,7 @@ export class TreeModel {
   /** Take up which roots there are. */
   setRoots(statuses: RootStatus[]): void {
     const before = new Map(this.roots.map(root => [root.root, root]));
-    this.roots = statuses.map(status => {
+    this.roots = [...statuses].sort(publishedFirst).map(status => {
       const known = before.get(status.name);
       before.delete(status.name);
       if (known !== undefined) {
@@ -350,6 +354,15 @@ export class TreeModel {
     this.listening.forEach(stop => stop());
     this.listening.clear();
   }
+}
+
+/** Is a root an area of the subscriber itself, which may be written to? */
+export function isArea(root: string): boolean {
+  return root.startsWith('@');
+}
+
+function publishedFirst(a: RootStatus, b: RootStatus): number {
+  return Number(isArea(a.name)) - Number(isArea(b.name)) || comparePaths(a.name, b.name);
 }
 
 function rootNode(status: RootStatus): TreeNode {

@@ -18,6 +18,7 @@ export interface Entry {
   version?: string;
   geometry?: Geometry;
   attrs?: { [name: string]: unknown };
+  attrs_tag?: string;
   attrs_inline?: boolean;
   dims?: (string | null)[];
   cbytes?: number;

@@ -33,6 +33,21 @@ export class Tasks {
     this.status.classList.add('c2b-bad');
   }
 
+  /** Ask a question; true when it is answered by what is offered. */
+  ask(question: string, action: string): Promise<boolean> {
+    return new Promise(resolve => {
+      const box = make('div', { class: 'c2b-form', role: 'alertdialog', 'aria-label': question }, make('p', { text: question }));
+      const end = (answer: boolean): void => {
+        box.remove();
+        resolve(answer);
+      };
+      const yes = button(action, null, () => end(true), { class: 'c2b-danger' });
+      box.append(make('span', { class: 'c2b-toolbar' }, yes, button('Cancel', null, () => end(false))));
+      this.element.prepend(box);
+      yes.focus();
+    });
+  }
+
   /** Run something long; `tell` takes the part that is done, or NaN where that is not known. */
   async run(
     what: string,

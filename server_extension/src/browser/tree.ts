@@ -6,7 +6,14 @@
 import { icon, make } from './dom';
 import { formatBytes, formatDtype, formatFraction, formatShape, itemNbytes, product, shortDtype } from './format';
 import type { Row, TreeModel, TreeNode } from './model';
-import { canOpen } from './model';
+import { canOpen, isArea } from './model';
+
+/** What areas are for. */
+export const AREAS: { [root: string]: string } = {
+  '@personal': 'your own files on this server',
+  '@shared': 'files of all users of this server',
+  '@public': 'files of this server that everybody may read'
+};
 
 const ROW_PX = 24;
 const OVERSCAN = 8;
@@ -39,6 +46,8 @@ export class TreeView {
   private readonly canvas: HTMLElement;
   private readonly prefix = `c2b-row-${++serial}-`;
   private active: TreeNode | null = null;
+  private isPointed = false;
+  private drawn = new Map<string, { element: HTMLElement; signature: string }>();
   private typed = '';
   private typedAt = 0;
   private frame = 0;
@@ -82,8 +91,10 @@ export class TreeView {
       event.dataTransfer.setData('text/plain', text);
       event.dataTransfer.effectAllowed = 'copy';
     });
+    this.element.addEventListener('pointerdown', () => (this.isPointed = true));
+    this.element.addEventListener('pointerup', () => (this.isPointed = false));
     this.element.addEventListener('focus', () => {
-      if (this.active === null) {
+      if (this.active === null && !this.isPointed) {
         const first = this.model.rows()[0];
         if (first?.type === 'node') {
           this.select(first.node);
@@ -120,16 +131,28 @@ export class TreeView {
     this.canvas.style.height = `${rows.length * ROW_PX}px`;
     const first = Math.max(0, Math.floor(this.element.scrollTop / ROW_PX) - OVERSCAN);
     const count = Math.ceil((this.element.clientHeight || 600) / ROW_PX) + 2 * OVERSCAN;
-    const elements: HTMLElement[] = [];
+    const drawn = new Map<string, { element: HTMLElement; signature: string }>();
     const last = Math.min(rows.length, first + count);
     for (let index = first; index < last; index++) {
-      elements.push(this.makeRow(rows[index], index));
       const row = rows[index];
+      const key = `${row.type} ${row.node.level} ${row.node.address}`;
+      const signature = this.signature(row);
+      const before = this.drawn.get(key);
+      // A row that looks as before keeps its element: or a click on it, or a drag of it, would be lost.
+      const element = before?.signature === signature ? before.element : this.makeRow(row);
+      drawn.set(key, { element, signature });
+      element.style.top = `${index * ROW_PX}px`;
+      element.dataset.index = String(index);
+      element.id = `${this.prefix}${index}`;
+      if (row.type === 'node') {
+        element.setAttribute('aria-selected', String(row.node === this.active));
+      }
       if (row.type === 'more' && !row.node.isLoading) {
         void this.model.load(row.node);
       }
     }
-    this.canvas.replaceChildren(...elements);
+    this.drawn = drawn;
+    this.place([...drawn.values()].map(({ element }) => element));
     const at = this.active === null ? -1 : this.indexOf(this.active);
     if (at >= 0) {
       // Also where the row itself is out of view: it is drawn again before it is told.
@@ -139,15 +162,53 @@ export class TreeView {
     }
   }
 
-  private makeRow(row: Row, index: number): HTMLElement {
+  /** Put rows into the canvas, touching none that is there already. */
+  private place(elements: HTMLElement[]): void {
+    const wanted = new Set<Element>(elements);
+    for (const child of [...this.canvas.children]) {
+      if (!wanted.has(child)) {
+        child.remove();
+      }
+    }
+    elements.forEach((element, index) => {
+      const there = this.canvas.children[index];
+      if (there !== element) {
+        this.canvas.insertBefore(element, there ?? null);
+      }
+    });
+  }
+
+  /** What a row looks like, as a text. */
+  private signature(row: Row): string {
+    const { node } = row;
+    if (row.type !== 'node') {
+      return row.type === 'failure' ? `${row.failure.title} ${row.failure.cure}` : this.model.filter;
+    }
+    const siblings = node.parent === null ? this.model.roots : node.parent.children;
+    return [
+      node.isOpen,
+      row.position,
+      node.parent?.next == null ? siblings?.length : -1,
+      node.entry?.version,
+      node.entry?.attrs_tag,
+      node.changedAt,
+      node.status?.online,
+      node.status?.followed,
+      node.status?.since,
+      this.keptParts.get(node.address),
+      this.keptAddresses.has(node.address),
+      node.name
+    ].join('|');
+  }
+
+  private makeRow(row: Row): HTMLElement {
     const level = row.type === 'node' ? row.node.level : row.node.level + 1;
-    const element = make('div', { class: `c2b-row c2b-row-${row.type}`, 'data-index': index, id: `${this.prefix}${index}` });
-    element.style.top = `${index * ROW_PX}px`;
+    const element = make('div', { class: `c2b-row c2b-row-${row.type}` });
     element.style.paddingInlineStart = `${4 + (level - 1) * INDENT_PX}px`;
     if (row.type !== 'node') {
       element.setAttribute('role', 'treeitem');
       element.setAttribute('aria-level', String(level));
-      element.append(make('span', { class: 'c2b-note', ...noteOf(row) }));
+      element.append(make('span', { class: 'c2b-note', ...noteOf(row, this.model.filter !== '') }));
       return element;
     }
     this.fillNode(element, row.node, row.position);
@@ -162,7 +223,6 @@ export class TreeView {
       'aria-level': String(node.level),
       'aria-setsize': hasMore ? '-1' : String(siblings.length),
       'aria-posinset': String(position),
-      'aria-selected': String(node === this.active),
       'aria-label': this.label(node),
       draggable: 'true',
       title: this.hint(node)
@@ -202,6 +262,9 @@ export class TreeView {
     if (node.status?.followed === true && part !== undefined) {
       state.append(make('span', { class: 'c2b-facts', text: formatFraction(part), title: 'Part of it that is kept on this server' }));
     }
+    if (isArea(node.root)) {
+      return state;
+    }
     if (node.status?.followed === true) {
       state.append(icon('follow', 'c2b-followed'));
     }
@@ -211,6 +274,9 @@ export class TreeView {
 
   /** What a screen reader says of a row. */
   private label(node: TreeNode): string {
+    if (node.kind === 'root' && isArea(node.root)) {
+      return `${node.name}, area`;
+    }
     if (node.kind === 'root') {
       const part = this.keptParts.get(node.root);
       return [
@@ -227,6 +293,9 @@ export class TreeView {
   }
 
   private hint(node: TreeNode): string {
+    if (node.kind === 'root' && isArea(node.root)) {
+      return `${node.name}: ${AREAS[node.root] ?? 'an area of this server'}`;
+    }
     if (node.kind === 'root') {
       const online = node.status?.online !== false;
       const since = node.status?.since ? ` since ${new Date(node.status.since).toLocaleString()}` : '';
@@ -447,19 +516,22 @@ export class TreeView {
   }
 }
 
-function noteOf(row: Exclude<Row, { type: 'node' }>): { text: string; title?: string } {
+function noteOf(row: Exclude<Row, { type: 'node' }>, isFiltered: boolean): { text: string; title?: string } {
   switch (row.type) {
     case 'more':
     case 'loading':
       return { text: 'Loading…' };
     case 'empty':
-      return { text: row.node.kind === 'root' && row.node.entry === undefined ? 'Nothing here' : 'Empty' };
+      return { text: isFiltered ? 'No match' : 'Empty' };
     case 'failure':
       return { text: `${row.failure.title} Try again`, title: row.failure.cure };
   }
 }
 
 function drawingOf(node: TreeNode): string {
+  if (node.kind === 'root' && isArea(node.root)) {
+    return 'area';
+  }
   return node.kind in { root: 1, group: 1, array: 1, file: 1, link: 1 } ? node.kind : 'unsupported';
 }
 
