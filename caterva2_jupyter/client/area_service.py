@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..core.paths import join, parse_path, split_address
@@ -23,7 +23,9 @@ from ..errors import (
 )
 from .progress import Progress
 from .transport import NoSuchRouteError, Transport
-from .uploads import Body, bodies_of
+
+if TYPE_CHECKING:
+    from .uploads import Body
 
 __all__ = ["AreaService"]
 
@@ -71,6 +73,8 @@ class AreaService:
 
     def upload(self, obj: object, address: str, progress: Progress | None, *, overwrite: bool) -> str:
         """Send an object; the address where it is then. See ``Group.upload``."""
+        from .uploads import bodies_of  # with all of blosc2: who only reads does without
+
         with ExitStack() as opened:
             bodies, own_name, suffix = bodies_of(obj, opened)
             goal = _goal(address, own_name, suffix)

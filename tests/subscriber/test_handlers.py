@@ -375,14 +375,14 @@ def test_too_large_an_answer_is_refused_before_anything_is_read(tmp_path: Path) 
 
 def test_following_and_announcing_over_rest_v1(tmp_path: Path) -> None:
     async def test(sub: Served) -> None:
-        assert (await sub.json("/api/v1/roots"))["roots"][0]["followed"] is False
+        assert (await sub.json("/api/v1/roots"))["roots"][-1]["followed"] is False
         await sub.json("/api/v1/roots/foo/follow", "POST", "{}")
-        assert (await sub.json("/api/v1/roots"))["roots"][0]["followed"] is True
+        assert (await sub.json("/api/v1/roots"))["roots"][-1]["followed"] is True
         await sub.json("/api/v1/roots/foo/announce", "POST", '{"path": "dir"}')
         assert sub.run.publishers["foo"].announced == ["dir"]
         assert (await sub.json("/api/v1/meta?path=foo/dir/grid"))["path"] == "dir/grid.b2nd"
         await sub.json("/api/v1/roots/foo/follow", "DELETE")
-        assert (await sub.json("/api/v1/roots"))["roots"][0]["followed"] is False
+        assert (await sub.json("/api/v1/roots"))["roots"][-1]["followed"] is False
         assert (await sub.refused("/api/v1/roots/foo/follow", "DELETE"))[0] == 404
         assert (await sub.refused("/api/v1/roots/bar/follow", "POST", "{}"))[0] == 404
         assert (await sub.refused("/api/v1/roots/bar/announce", "POST", '{"path": ""}'))[0] == 404
