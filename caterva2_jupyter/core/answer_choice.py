@@ -31,7 +31,7 @@ Mode = Literal["auto", "blocks", "slice"]
 Answer = Literal["blocks", "slice"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-MAX_SLICE_NBYTES = 8 << 20
+MAX_SLICE_NBYTES = 16 << 20
 """Decoded bytes of the largest exact slice: it is made in memory."""
 MAX_DECODED_NBYTES = 512 << 20
 """Decoded bytes of the blocks behind it: a slice costs its source that much work."""

@@ -29,12 +29,17 @@ __all__ = [
     "KnownBlocks",
     "SameRecord",
     "adopt",
+    "adopt_run",
     "chunk_digest",
     "first_of_each",
     "is_same_grid",
+    "joined_digest",
+    "runs_of",
 ]
 
 DIGEST_NBYTES = 8
+MAX_RUN_BLOCKS = 64
+"""Known blocks of chunks that one digest is about: what has to be told of each when one of them changed."""
 SAME_DTYPE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4"), ("digest", f"V{DIGEST_NBYTES}")])
 """One row per block: its number, bytes, checksum under the new version, digest of head and body."""
 
@@ -51,10 +56,13 @@ class KnownBlocks:
         One per block of the request's window.
     digests : bytes
         One ``chunk_digest`` per chunk that has such blocks, in the plan's order.
+    in_runs : bool
+        One per run of such chunks (``runs_of``), joined (``joined_digest``).
     """
 
     blocks: npt.NDArray[np.bool_]
     digests: bytes
+    in_runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +151,55 @@ def first_of_each(records: Iterable[BlockRecord]) -> list[BlockRecord]:
     return found
 
 
+def runs_of(counts: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Chunks that are compared together: as many, one after another, as have 64 known blocks in all.
+
+    Parameters
+    ----------
+    counts : iterable of (chunk number, count of known blocks)
+        In the plan's order; chunks without such blocks do not count.
+
+    Examples
+    --------
+    >>> runs_of([(3, 40), (4, 0), (5, 24), (6, 1), (7, 400)])
+    [[3, 5], [6], [7]]
+    """
+    runs: list[list[int]] = []
+    total = 0
+    for nchunk, count in counts:
+        if not count:
+            continue
+        if runs and total + count <= MAX_RUN_BLOCKS:
+            runs[-1].append(nchunk)
+        else:
+            runs.append([nchunk])
+            total = 0
+        total += count
+    return runs
+
+
+def joined_digest(digests: Sequence[bytes]) -> bytes:
+    """The digest of a run of chunks, of their digests (or proofs); of a single one, that is it."""
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.blake2b(b"".join(digests), digest_size=DIGEST_NBYTES).digest()
+
+
 class Comparison:
-    """At the source: compares the known blocks of a request, chunk by chunk.
+    """At the source: compares the known blocks of a request, run by run.
 
     Parameters
     ----------
     digests : bytes
         Of ``KnownBlocks``.
+    runs : sequence of sequences of int, optional
+        Chunks that a digest is about; each is a run of its own when not given.
     """
 
-    def __init__(self, digests: bytes) -> None:
+    def __init__(self, digests: bytes, runs: Sequence[Sequence[int]] | None = None) -> None:
         self._digests = digests
+        self._ends = None if runs is None else {run[-1] for run in runs}
+        self._run: list[tuple[int, Rows]] = []
         self._position = 0
         self._nchunk = -1
         self._begun: list[Rows] = []
@@ -182,7 +228,7 @@ class Comparison:
         RequestError
             When the request has not one digest per chunk.
         """
-        said = self._complete()
+        said = self._complete() + self._complete_run()
         if self._position != len(self._digests):
             raise RequestError("known has more digests than chunks with such blocks")
         return said
@@ -190,14 +236,22 @@ class Comparison:
     def _complete(self) -> list[SameRecord]:
         if not self._begun:
             return []
-        rows = _first_rows(np.concatenate(self._begun))
+        self._run.append((self._nchunk, _first_rows(np.concatenate(self._begun))))
         self._begun = []
+        return self._complete_run() if self._ends is None or self._nchunk in self._ends else []
+
+    def _complete_run(self) -> list[SameRecord]:
+        run, self._run = self._run, []
+        if not run:
+            return []
         start, self._position = self._position, self._position + DIGEST_NBYTES
         if self._position > len(self._digests):
             raise RequestError("known has fewer digests than chunks with such blocks")
-        if _digest_of(rows, "block", "digest") == self._digests[start : self._position]:
-            return [SameRecord(self._nchunk, _proof(rows), rows[:0])]
-        return [SameRecord(self._nchunk, b"", rows)]
+        digest = joined_digest([_digest_of(rows, "block", "digest") for _, rows in run])
+        if digest == self._digests[start : self._position]:
+            first, rows = run[0]
+            return [SameRecord(first, joined_digest([_proof(rows) for _, rows in run]), rows[:0])]
+        return [SameRecord(nchunk, b"", rows) for nchunk, rows in run]
 
 
 def adopt(same: SameRecord, held: Sequence[BlockRecord], seed: int) -> list[BlockRecord]:
@@ -218,8 +272,7 @@ def adopt(same: SameRecord, held: Sequence[BlockRecord], seed: int) -> list[Bloc
         None of which the source's new checksum does not hold: those are to be fetched.
     """
     if same.proof:
-        first = [_renewed(record, same.nchunk, seed) for record in first_of_each(held)]
-        return first if _proof(_rows(first, with_digests=False)) == same.proof else []
+        return adopt_run(same, [(same.nchunk, held)], seed)
     told = {int(row["block"]): row.tobytes() for row in same.rows}
     adopted: list[BlockRecord] = []
     for record in held:
@@ -233,6 +286,13 @@ def adopt(same: SameRecord, held: Sequence[BlockRecord], seed: int) -> list[Bloc
             for block in equal:
                 del told[block]
     return adopted
+
+
+def adopt_run(same: SameRecord, held: Sequence[tuple[int, Sequence[BlockRecord]]], seed: int) -> list[BlockRecord]:
+    """As ``adopt``, of a run of chunks that are all the same, by number."""
+    renewed = [[_renewed(record, nchunk, seed) for record in first_of_each(records)] for nchunk, records in held]
+    proof = joined_digest([_proof(_rows(records, with_digests=False)) for records in renewed])
+    return [record for records in renewed for record in records] if proof == same.proof else []
 
 
 def _renewed(record: BlockRecord, nchunk: int, seed: int) -> BlockRecord:

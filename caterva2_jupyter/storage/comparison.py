@@ -13,8 +13,13 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Protocol
 
+import numpy as np
+
 from ..core.blocks import BlockRecord
-from ..core.revalidation import Comparison, SameRecord
+from ..core.chunk_grid import BlockPlan
+from ..core.metadata import Entry
+from ..core.revalidation import Comparison, SameRecord, runs_of
+from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, IntegrityError, RequestError
@@ -35,7 +40,24 @@ async def compare_blocks(source: _Reads, request: ReadRequest, executor: Executo
     stream = await source.read_blocks(request.of_known())
     if stream.digest:
         raise IntegrityError("a slice came where blocks are to be compared")
-    return ComparedStream(stream.entry, _Compared(stream.records, Comparison(request.known.digests), executor))
+    runs: list[list[int]] | None = None
+    if request.known.in_runs:
+        runs = await asyncio.get_running_loop().run_in_executor(executor, _runs, stream.entry, request)
+    return ComparedStream(stream.entry, _Compared(stream.records, Comparison(request.known.digests, runs), executor))
+
+
+def _runs(entry: Entry, request: ReadRequest) -> list[list[int]]:
+    """The chunks that are compared together, as whoever asks has counted them."""
+    assert entry.geometry is not None
+    assert request.known is not None
+    plan = BlockPlan(entry.geometry, Selection.from_json(request.selection, entry.geometry.shape))
+    bits, position = request.known.blocks, 0
+    counts: list[tuple[int, int]] = []
+    for projection in plan.window(*(request.window or (0, plan.nblocks))):
+        stop = position + len(projection.blocks)
+        counts.append((projection.nchunk, int(np.count_nonzero(bits[position:stop]))))
+        position = stop
+    return runs_of(counts)
 
 
 class _Compared:

@@ -24,7 +24,18 @@ from ..core.answer_choice import predict_block_cbytes
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import BlockPlan
 from ..core.metadata import Entry
-from ..core.revalidation import ChunkMap, KnownBlocks, SameRecord, adopt, chunk_digest, first_of_each, is_same_grid
+from ..core.revalidation import (
+    ChunkMap,
+    KnownBlocks,
+    SameRecord,
+    adopt,
+    adopt_run,
+    chunk_digest,
+    first_of_each,
+    is_same_grid,
+    joined_digest,
+    runs_of,
+)
 from ..core.selection import Selection
 from ..core.source import Source
 from ..core.wire import ReadRequest
@@ -144,7 +155,7 @@ class Adoptions:
     ) -> list[BlockRecord]:
         """Ask upstream what is the same, and keep that; brings no records itself."""
         source, newer = self._source(), older.newer
-        known = await self.run(_digested, older, plan, batch)
+        known, runs = await self.run(_digested, older, plan, batch)
         if not known.digests:
             return []
         window = (batch.first, batch.stop)
@@ -157,10 +168,10 @@ class Adoptions:
             async for same in stream.records:
                 said.append(same)
                 if len(said) >= ADOPTED_AT_ONCE:
-                    await self.run(_adopt, older, batch.known, said)
+                    await self.run(_adopt, older, batch.known, runs, said)
                     said = []
             if said:
-                await self.run(_adopt, older, batch.known, said)
+                await self.run(_adopt, older, batch.known, runs, said)
         finally:
             close = getattr(stream.records, "aclose", None)
             if close is not None:
@@ -173,7 +184,8 @@ class Adoptions:
         await self._flights.aclose()
 
 
-def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> KnownBlocks:
+def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> tuple[KnownBlocks, dict[int, list[int]]]:
+    """What is known, and the runs of chunks that are compared together, by their first one."""
     bits: list[npt.NDArray[np.bool_]] = []
     digests: list[bytes] = []
     for projection in plan.window(batch.first, batch.stop):
@@ -185,18 +197,28 @@ def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> KnownBlock
         assert ids is not None
         has = ids if records[0].is_whole else np.concatenate([record.ids for record in records])
         bits[-1] |= np.isin(projection.blocks, has)
-        digests.append(chunk_digest(records))
-    return KnownBlocks(np.concatenate(bits) if bits else np.zeros(0, np.bool_), b"".join(digests))
+        counts.append((projection.nchunk, int(np.count_nonzero(bits[-1]))))
+        digests[projection.nchunk] = chunk_digest(records)
+    runs = runs_of(counts)
+    joined = b"".join(joined_digest([digests[nchunk] for nchunk in run]) for run in runs)
+    known = KnownBlocks(np.concatenate(bits) if bits else np.zeros(0, np.bool_), joined, in_runs=True)
+    return known, {run[0]: run for run in runs}
 
 
-def _adopt(older: _OlderBlocks, known: Mapping[int, Ints], said: Iterable[SameRecord]) -> None:
+def _adopt(
+    older: _OlderBlocks, known: Mapping[int, Ints], runs: Mapping[int, Sequence[int]], said: Iterable[SameRecord]
+) -> None:
     newer = older.newer
     for same in said:
         ids = known.get(same.nchunk)
+        if same.proof:
+            held_of = [(n, older.first(n, known[n])) for n in runs.get(same.nchunk, ())]
+            if held_of and (renewed := adopt_run(same, held_of, newer.seed)):
+                newer.put_verified(*renewed)
+            continue
         if ids is None:
             continue  # nobody asked
-        held = older.first(same.nchunk, ids) if same.proof else older.all(same.nchunk, ids)
-        records = adopt(same, held, newer.seed)
+        records = adopt(same, older.all(same.nchunk, ids), newer.seed)
         if records:
             newer.put(*records)
 

@@ -19,9 +19,12 @@ from caterva2_jupyter.core.revalidation import (
     Comparison,
     SameRecord,
     adopt,
+    adopt_run,
     chunk_digest,
     first_of_each,
     is_same_grid,
+    joined_digest,
+    runs_of,
 )
 from caterva2_jupyter.errors import RequestError
 
@@ -197,3 +200,42 @@ def test_an_encoded_block_is_the_same_whichever_others_are_asked_for(
     some = encode_blocks(NEW, 0, wanted, part, geometry)
     assert chunk_digest([some]) == chunk_digest([everything.pick(wanted)])
     assert decode_record(some, geometry).tobytes() == part
+
+
+@pytest.mark.parametrize("edited", [[], [0], [5], [2, 3], list(range(12))])
+def test_chunks_of_few_blocks_are_compared_together(edited: list[int]) -> None:
+    older = {n: record(OLD, n, {b: b"%d %d" % (n, b) for b in range(20)}) for n in range(12)}
+    newer = {
+        n: record(NEW, n, {b: b"%d %d%s" % (n, b, b"!" if n in edited and b == 7 else b"") for b in range(20)})
+        for n in range(12)
+    }
+    runs = runs_of((n, 20) for n in range(12))
+    assert runs == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    digests = b"".join(joined_digest([chunk_digest([older[n]]) for n in run]) for run in runs)
+    comparison = Comparison(digests, runs)
+    said = comparison.add(newer.values()) + comparison.finish()
+    changed = [run for run in runs if set(run) & set(edited)]
+    assert [same.nchunk for same in said] == sorted(
+        [run[0] for run in runs if run not in changed] + [n for run in changed for n in run]
+    )
+    adopted: dict[tuple[int, int], bytes] = {}
+    for same in said:
+        run = next(run for run in runs if same.nchunk in run)
+        if same.proof:
+            found = adopt_run(same, [(n, [older[n]]) for n in run], NEW)
+            assert adopt_run(same, [(n, [older[n]]) for n in run], NEW + 1) == []
+            assert adopt_run(same, [(n, [older[n]]) for n in run[1:]], NEW) == []
+        else:
+            found = adopt(same, [older[same.nchunk]], NEW)
+        for renewed in found:
+            renewed.verify(NEW)
+            adopted |= {(renewed.nchunk, block): bytes(body) for block, _, body in renewed.blocks()}
+    expected = {(n, b): b"%d %d" % (n, b) for n in range(12) for b in range(20) if not (n in edited and b == 7)}
+    assert adopted == expected
+
+
+def test_each_run_has_one_digest() -> None:
+    comparison = Comparison(bytes(2 * DIGEST_NBYTES), [[0, 1]])
+    comparison.add([record(NEW, n, {0: b"x"}) for n in (0, 1)])
+    with pytest.raises(RequestError):
+        comparison.finish()

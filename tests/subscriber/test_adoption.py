@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caterva2_jupyter.core import revalidation
 from caterva2_jupyter.core.revalidation import SameRecord
 from caterva2_jupyter.core.selection import AxisRange, Selection
 from caterva2_jupyter.core.source import Source
@@ -38,6 +39,12 @@ DEADLINE_S = 30
 GRID = np.random.default_rng(1).integers(0, 2**62, (240, 200))
 """4 x 4 chunks of 6 x 5 blocks of 10 x 10 items, which do not compress."""
 HOW: dict[str, Any] = {"chunks": (60, 50), "blocks": (10, 10)}
+
+
+@pytest.fixture(autouse=True)
+def each_chunk_is_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of which chunk shows best when no chunks are compared together."""
+    monkeypatch.setattr(revalidation, "MAX_RUN_BLOCKS", 1)
 
 
 @dataclass
@@ -428,5 +435,38 @@ def test_of_several_older_versions_that_have_a_block_one_is_read(tmp_path: Path)
         assert np.array_equal(await net.read(slice(0, 240), slice(0, 200)), newer[:240])
         assert net.upstream.sent == []
         assert net.cache.counters.corrupt == before
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("link", [directly, over_http])
+def test_chunks_that_are_compared_together_are_adopted_together(
+    tmp_path: Path, link: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revalidation, "MAX_RUN_BLOCKS", 64)  # two chunks of 30 blocks
+
+    async def scenario(net: Network) -> None:
+        await net.read()
+        newer = GRID.copy()
+        newer[25, 120] += 1  # in chunk 2
+        await net.change(newer)
+        assert np.array_equal(await net.read(), newer)
+        assert [(same.nchunk, bool(same.proof)) for same in net.upstream.told] == [
+            (0, True), (2, False), (3, False), *((n, True) for n in range(4, 16, 2))
+        ]  # fmt: skip
+        assert len(net.upstream.sent) == 1
+
+    play(tmp_path, scenario, link=link)
+
+
+def test_auto_takes_what_an_older_version_has_before_it_asks_for_a_slice(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        await net.read()
+        await net.change(np.vstack([GRID, GRID[:60]]))
+        axes = (AxisRange(0, 240), AxisRange(7, 8))
+        got = await read_array(net.cached, "grid.b2nd", Selection(axes), mode="auto")
+        assert np.array_equal(got, GRID[:, 7:8])
+        assert net.upstream.compared
+        assert not net.upstream.reads  # neither a block nor a slice moved
 
     play(tmp_path, scenario)

@@ -147,7 +147,7 @@ def test_an_append_to_1000_chunks_moves_the_new_one(
             return
         assert nblocks >= NFRAMES
         assert chunks_sent(net) == {NFRAMES}
-        assert net.upstream.compared_nbytes < 64 * NFRAMES
+        assert net.upstream.compared_nbytes < 8 * NFRAMES  # frames of one block are compared in runs
 
     play(tmp_path, scenario)
 
