@@ -122,6 +122,8 @@ class ReadRequest:
         if self.known is not None:
             digests = base64.b64encode(self.known.digests).decode("ascii")
             form["known"] = {"blocks": pack_held(self.known.blocks), "digests": digests}
+            if self.known.in_runs:
+                form["known"]["runs"] = True
         return form
 
     @classmethod
@@ -201,15 +203,18 @@ def parse_body(body: bytes) -> Any:
 
 
 def _known(form: Any) -> KnownBlocks:
-    if not isinstance(form, Mapping) or set(form) != {"blocks", "digests"}:
+    if not isinstance(form, Mapping) or set(form) - {"runs"} != {"blocks", "digests"}:
         raise RequestError("known has blocks and digests")
+    in_runs = form.get("runs", False)
+    if not isinstance(in_runs, bool):
+        raise RequestError("runs is true or false")
     try:
         digests = base64.b64decode(form["digests"], validate=True)
     except (ValueError, TypeError):
         raise RequestError("digests are base64") from None
     if len(digests) % DIGEST_NBYTES:
         raise RequestError(f"a digest has {DIGEST_NBYTES} bytes")
-    return KnownBlocks(unpack_held(form["blocks"]), digests)
+    return KnownBlocks(unpack_held(form["blocks"]), digests, in_runs)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ AT_ONCE_NBYTES = 64 << 10
 """Compressed bytes of a read that is answered on the event loop: less work than handing it to a thread."""
 AT_ONCE_BLOCKS, AT_ONCE_CHUNKS = 16, 4
 TIDY_S = 6.0
-SLICES_AT_ONCE = 8
+SLICES_AT_ONCE = 6
 """Exact slices in the making: each may take ``MAX_SLICE_NBYTES`` of memory."""
 
 Ints = npt.NDArray[np.int64]

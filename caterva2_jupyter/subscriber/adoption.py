@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -187,7 +187,8 @@ class Adoptions:
 def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> tuple[KnownBlocks, dict[int, list[int]]]:
     """What is known, and the runs of chunks that are compared together, by their first one."""
     bits: list[npt.NDArray[np.bool_]] = []
-    digests: list[bytes] = []
+    counts: list[tuple[int, int]] = []
+    digests: dict[int, bytes] = {}
     for projection in plan.window(batch.first, batch.stop):
         ids = batch.known.get(projection.nchunk)
         bits.append(np.zeros(len(projection.blocks), np.bool_))
@@ -210,12 +211,12 @@ def _adopt(
 ) -> None:
     newer = older.newer
     for same in said:
-        ids = known.get(same.nchunk)
         if same.proof:
             held_of = [(n, older.first(n, known[n])) for n in runs.get(same.nchunk, ())]
             if held_of and (renewed := adopt_run(same, held_of, newer.seed)):
                 newer.put_verified(*renewed)
             continue
+        ids = known.get(same.nchunk)
         if ids is None:
             continue  # nobody asked
         records = adopt(same, older.all(same.nchunk, ids), newer.seed)
