@@ -34,11 +34,14 @@ from tests.web.serving import Served
 PUBLISH, READ = "publish-token-0123456789", "read-token-0123456789"
 TOKENS = {"CATERVA2_NETWORK_TOKEN": f"publish={PUBLISH},read={READ}"}
 PUBLIC = {"/api/v1/health", "/auth/jwt/login"}
+# The page leads to where one logs in, where there are users; what it is made of is the same for everybody.
+PAGES = re.compile(r"(/caterva2)?(/\?|/roots/\(\.\*\))\$?")
+ASSETS = re.compile(r"(/caterva2)?/(static|displays)/\(\[\^/\]\+\)(\\\.js)?\$?")
 VERBS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")
 NEEDS_A_USER = re.compile(r"/api/(upload|remove|move|copy|lazyexpr)/")
 # Seen by strangers where there are users: the public area, and that others are not there or need a login.
 FOR_STRANGERS = re.compile(
-    r"/api/v1/(roots|areas|read|read-many|reduce|chunks/.*|meta|file)\$?|/api/(roots|subscribe/.*|list/.*|info/.*|fetch/.*|chunk/.*|download/.*)\$?"
+    r"/api/v1/(roots|areas|read|read-many|reduce|chunks/.*|meta|file|events)\$?|/api/(roots|subscribe/.*|list/.*|info/.*|fetch/.*|chunk/.*|download/.*)\$?"
 )
 READING = {"/api/v1/read", "/api/v1/read-many", "/api/v1/reduce", "/api/v1/cache/estimate"}
 UPGRADE = {
@@ -190,7 +193,11 @@ def with_login(tmp_path: Path) -> Iterator[Made]:
 
 
 def is_public(verb: Verb) -> bool:
-    return verb.target() in PUBLIC
+    return verb.target() in PUBLIC or is_of_the_page(verb)
+
+
+def is_of_the_page(verb: Verb) -> bool:
+    return bool(PAGES.fullmatch(verb.pattern) or ASSETS.fullmatch(verb.pattern))
 
 
 def test_without_a_token_every_route_is_closed(guarded: Made) -> None:
@@ -232,9 +239,19 @@ def test_with_users_every_route_needs_a_login(with_login: Made) -> None:
         for cookie in ("", "c2subauth=", "c2subauth=x.y.z", f"c2subauth={expired}"):
             status = with_login.ask(verb, **({"Cookie": cookie} if cookie else {}))
             if FOR_STRANGERS.fullmatch(verb.pattern):
-                assert status in ((200, 400, 404) if verb.method in ("GET", "HEAD") else (400, 401, 404)), (verb, cookie)
+                known = (200, 400, 404, 422) if verb.method in ("GET", "HEAD") else (400, 401, 404)
+                assert status in known, (verb, cookie)
             else:
                 assert status == 401, (verb, cookie, status)
+
+
+def test_with_users_the_page_leads_to_the_login(with_login: Made) -> None:
+    pages = [verb for verb in with_login.verbs if PAGES.fullmatch(verb.pattern)]
+    assert len(pages) == 2
+    for verb in pages:
+        answer = with_login.service.request(verb.method, verb.target())
+        assert answer.status == 302
+        assert answer.headers["Location"].startswith("/login?next=/")
 
 
 def test_pages_of_other_sites_cannot_make_a_browser_change_anything(unguarded: Made) -> None:
@@ -329,7 +346,12 @@ class TestInsideJupyter:
             for headers in ({}, {"Authorization": "token wrong"}, {"Authorization": "Bearer wrong"}):
                 status = await ask(verb, verb.target(), headers)
                 is_open = verb.target() == "/caterva2/api/v1/health"
-                assert status == (200 if is_open else 403), (verb, status)
+                if PAGES.fullmatch(verb.pattern):
+                    assert status == 302, verb  # to Jupyter's login
+                elif ASSETS.fullmatch(verb.pattern):
+                    assert status == 404, verb  # no such file
+                else:
+                    assert status == (200 if is_open else 403), (verb, status)
 
     async def test_every_verb_asks_the_authorizer(self, verbs, ask, jp_serverapp, jp_auth_header):
         asked = []
@@ -341,7 +363,7 @@ class TestInsideJupyter:
 
         jp_serverapp.web_app.settings["authorizer"] = Nobody()
         for verb in verbs:
-            if verb.target() == "/caterva2/api/v1/health":
+            if verb.target() == "/caterva2/api/v1/health" or ASSETS.fullmatch(verb.pattern):
                 continue
             assert await ask(verb, verb.target(), jp_auth_header) == 403, verb
             action, resource = asked.pop()
@@ -360,7 +382,7 @@ class TestInsideJupyter:
     async def test_a_foreign_origin_is_refused(self, verbs, ask, jp_serverapp):
         jp_serverapp.identity_provider.get_user = lambda handler: User("somebody with a cookie")
         for verb in verbs:
-            if verb.target() == "/caterva2/api/v1/health":
+            if verb.target() == "/caterva2/api/v1/health" or is_of_the_page(verb):
                 continue
             for origin in ("https://evil.example", "http://localhost.evil.example"):
                 status = await ask(verb, verb.target(), {"Origin": origin})
