@@ -392,6 +392,43 @@ class Group(Writable, Mapping[str, "RemoteObject"]):
         except ModuleNotFoundError as error:
             raise ConfigError(f"to_xarray() needs {error.name}: pip install 'caterva2-jupyter[xarray]'") from None
 
+    def to_datatree(self, group: str | None = None, **options: Any) -> xr.DataTree:
+        """A file, directory or root, and all below it, as an xarray DataTree. No array is read, but indexes.
+
+        Parameters
+        ----------
+        group : str, optional
+            Path of a group in it to begin with.
+        **options
+            Those of ``xarray.open_datatree(engine="caterva2")``.
+
+        Returns
+        -------
+        xarray.DataTree
+            Lazy; files and directories are nodes of it, as groups are.
+
+        Raises
+        ------
+        ConfigError
+            When xarray is not installed.
+        DatasetNotFoundError
+            When there is no such group.
+
+        Warns
+        -----
+        UserWarning
+            Names what cannot be read, with the reasons.
+
+        Examples
+        --------
+        >>> client["climate/era5.nc"].to_datatree()["forecast"]                     # doctest: +SKIP
+        """
+        try:
+            tree: xr.DataTree = conversion("xarray_backend.conversions", "open_tree")(self, group=group, **options)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"to_datatree() needs {error.name}: pip install 'caterva2-jupyter[xarray]'") from None
+        return tree
+
     def __repr__(self) -> str:
         return f"<Group {plain(f'{self._root}/{self.path}'.rstrip('/'))}>"
 

@@ -420,9 +420,10 @@ class _OpenFile:
             raise IntegrityError(f"{path} is not a file of this user")
         self.identity = status.st_dev, status.st_ino
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Modules may be gone when the interpreter ends: what is called is bound before.
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
 
     @property
     def nbytes(self) -> int:

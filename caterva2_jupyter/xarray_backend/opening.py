@@ -6,6 +6,7 @@ for the values that open it (``lazy_array.FirstReads``). Everything else is read
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ _HDF5_TYPE = "application/x-hdf5"
 MAX_FIRST_NBYTES = 64 << 20
 """Coordinates that are larger are read by themselves."""
 
+_OURS = ("xarray", __name__.partition(".")[0])
 SCHEMES = ("cat2://", "cat2http://", "cat2https://", "cat2http+unix://")
 
 Target = Any
@@ -438,7 +440,17 @@ def warn_of_skipped(opened: Opened) -> None:
     if opened.skipped:
         listed = [f"{path!r} ({reason})" for path, reason in opened.skipped.items()]
         more = f", and {len(listed) - 20} more" if len(listed) > 20 else ""
-        warnings.warn(f"not opened of {opened.source}: {', '.join(listed[:20])}{more}", UserWarning, stacklevel=4)
+        warnings.warn(
+            f"not opened of {opened.source}: {', '.join(listed[:20])}{more}", UserWarning, stacklevel=_users_level()
+        )
+
+
+def _users_level() -> int:
+    """How many calls up the user's own code is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def parse_phony_dims(text: str | None) -> PhonyDims:
