@@ -28,7 +28,7 @@ from .expression_handlers import expression_routes
 from .expression_source import area_of
 from .frames import FrameMaker
 from .handlers import OldAnswers, OldNotFoundError, OldRefusalError, seen_by
-from .permissions import AREAS
+from .permissions import AREAS, PUBLIC
 from .seen_roots import AllRoots, SeenRoots
 
 __all__ = ["area_routes"]
@@ -42,6 +42,15 @@ class AreaAnswers(SourceAnswers):
     @property
     def seen(self) -> SeenRoots:
         return seen_by(self)
+
+    def check_writer(self) -> None:
+        """Refuse those who could not write to any area, whatever they ask for.
+
+        Raises
+        ------
+        AuthenticationError, AccessDeniedError
+        """
+        self.seen.writable(PUBLIC)
 
     async def may_change(self) -> None:
         """Jupyter's authorizer is asked by a verb's guard, which comes after the body: ask it before."""
@@ -148,6 +157,7 @@ class MakeDirectoryAnswers(AreaAnswers):
     changes_state = True
 
     async def answer_post(self) -> None:
+        self.check_writer()
         (address,) = self.texts("path")
         root, path = split_address(address)
         await self.seen.writable(root).make_directory(path)
@@ -160,6 +170,7 @@ class MoveAnswers(AreaAnswers):
     changes_state = True
 
     async def answer_post(self) -> None:
+        self.check_writer()
         source_address, goal_address = self.texts("src", "dst")
         overwrite = self.flag("overwrite")
         root, path = split_address(source_address)
@@ -182,6 +193,7 @@ class CopyAnswers(AreaAnswers):
         super().initialize(**kwargs)
 
     async def answer_post(self) -> None:
+        self.check_writer()
         source_address, goal_address = self.texts("src", "dst")
         overwrite = self.flag("overwrite")
         goal_root, goal = split_address(goal_address)
