@@ -32,6 +32,7 @@ ALLOWED = {
     "cli": BASE | {"config", "client", "widgets"},
     "tui": BASE | {"config", "client", "cli"},
     "tools": BASE | {"config", "storage", "client"},
+    "tests": BASE | {"config", "client", "xarray_backend", "tools"},
     "testing": BASE | {"config", "compute", "storage"},
     "publishing": BASE | {"config", "storage", "web", "publisher", "client", "xarray_backend"},
     "programs": set(),  # names programs, imports none before it is asked for

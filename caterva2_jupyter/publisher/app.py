@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Protocol
 
 from tornado.web import Application
@@ -60,6 +61,10 @@ def make_app(publisher: ServedRoot) -> Application:
     return make_application(routes, guard, mac_settings(config.network))
 
 
+FIRST_SCAN_S = 5.0
+"""A root that takes longer to be listed for the first time is told of all the same."""
+
+
 class PublisherService:
     """A publisher with its link to the broker; ``web.serve`` runs it.
 
@@ -98,7 +103,15 @@ class PublisherService:
             cursor=lambda: self.publisher.store.cursor,
             events=self.publisher.threaded_source.events,
         )
-        self._linking = asyncio.create_task(self.link.run(), name="broker link")
+        self._linking = asyncio.create_task(self._announce(self.link), name="broker link")
+
+    async def _announce(self, link: BrokerLink) -> None:
+        """Tell the broker of the root, the first time when there is something to list: empty, it would be a lie."""
+        if not len(self.publisher.store):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SCAN_S):
+                    await self.publisher.scanned.wait()
+        await link.run()
 
     async def stop(self) -> None:
         if self._linking is not None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import blosc2
+import h5py
 import numpy as np
 import pytest
 
@@ -95,3 +96,20 @@ def test_a_subscriber_follows_a_publisher_with_no_broker(network: Network, examp
     wait_for(lambda: np.array_equal(slice_of(subscriber.url), EXPECTED), message="a slice")
     (example_root / "new.txt").write_text("new")
     wait_for(lambda: "new.txt" in paths_of(subscriber.url), message="a new file is listed")
+
+
+def test_a_new_root_is_told_of_when_there_is_something_to_list(tmp_path: Path) -> None:
+    root = tmp_path / "many.h5"
+    with h5py.File(root, "w") as file:
+        for number in range(500):
+            file[str(number)] = number
+    network = Network(tmp_path)
+    try:
+        network.start_broker()
+        subscriber = network.start_subscriber()
+        network.start_publisher("many", root)
+        with cat2.connect(subscriber.url) as client:
+            wait_for(lambda: "many" in client.roots)
+            assert len(client["many"]) == 500
+    finally:
+        network.close()
