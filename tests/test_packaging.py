@@ -38,3 +38,28 @@ def test_the_wheel_has_the_licence_and_no_tests(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith("tests/") for name in names)
+
+
+def test_jupyterlab_finds_its_extension_in_the_wheel_with_no_node_on_the_path(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    for name in wheel.namelist():
+        if ".data/data/share/jupyter/labextensions/" in name:
+            target = tmp_path / name.split(".data/data/")[1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(wheel.read(name))
+    assert not any(name.startswith("caterva2_jupyter/labextension/") for name in wheel.namelist())  # or it came twice
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path), "JUPYTER_PATH": str(tmp_path / "share" / "jupyter")}
+    listed = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+    lines = listed.stdout + listed.stderr
+    place, _, rest = lines.partition(f"{tmp_path}/share/jupyter/labextensions")
+    assert rest, place
+    (line,) = [line for line in rest.splitlines()[:3] if "caterva2-jupyter" in line]
+    assert "enabled" in line
+    assert "OK" in line

@@ -373,6 +373,9 @@ export class TreeView {
     if (event.altKey || event.ctrlKey || event.metaKey) {
       return;
     }
+    if (event.key.length !== 1 && event.key !== 'Shift') {
+      this.typed = '';
+    }
     const rows = this.model.rows();
     const at = this.active === null ? -1 : this.indexOf(this.active);
     const page = Math.max(1, Math.floor(this.element.clientHeight / ROW_PX) - 1);
