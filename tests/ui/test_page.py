@@ -376,3 +376,74 @@ def test_old_addresses_of_the_page_lead_to_the_same_dataset(site: Site, watch: W
     watched.page.goto(f"{site.url}/roots/foo/line.b2nd")
     watched.page.locator(".c2v-viewer canvas").first.wait_for()
     assert watched.page.url == f"{site.url}/#/foo/line.b2nd"
+
+
+MODEL = """
+async ([base, path]) => {
+    const { default: widget } = await import(`${base}/static/viewer.js`);
+    const callbacks = new Map();
+    window.messages = [];
+    const model = {
+        get: name => ({ path, height: 400, theme: 'light' })[name],
+        on: (event, callback) => callbacks.set(event, callback),
+        off: event => callbacks.delete(event),
+        async send(message) {
+            window.messages.push(message);
+            if (message.path === undefined) return;
+            const answer = await fetch(`${base}/${message.path}`);
+            const body = new DataView(await answer.arrayBuffer());
+            const headers = Object.fromEntries(answer.headers.entries());
+            callbacks.get('msg:custom')?.({ id: message.id, status: answer.status, headers }, [body]);
+        },
+    };
+    const el = document.createElement('div');
+    document.body.replaceChildren(el);
+    window.takeAway = widget.render({ model, el });
+}
+"""
+
+
+def test_the_same_module_works_over_the_messages_of_a_widget(site: Site, watch: Watch) -> None:
+    watched = watch(site.url)
+    watched.page.goto(f"{site.url}/")
+    watched.page.evaluate(MODEL, [site.url, "foo/cube.b2nd"])
+    watched.page.get_by_role("figure", name="cube").wait_for()
+    sent = watched.page.evaluate("window.messages")
+    assert {message["method"] for message in sent} == {"GET"}
+    assert [message["path"].split("?")[0] for message in sent].count("api/v1/values") == 1
+    watched.page.evaluate("window.takeAway()")
+    assert watched.page.locator("canvas").count() == 0
+
+
+MANY_VIEWERS = """
+async base => {
+    const { mountViewer } = await import(`${base}/static/viewer.js`);
+    document.body.replaceChildren();
+    document.body.style.overflow = 'auto';
+    const answer = async (path, options) => {
+        const response = await fetch(`${base}/${path}`, options);
+        return { status: response.status, headers: response.headers,
+                 bytes: async () => new Uint8Array(await response.arrayBuffer()) };
+    };
+    const transport = { get: answer, events: () => () => undefined };
+    for (let i = 0; i < 9; i++) {
+        const el = document.createElement('div');
+        el.style.cssText = 'height: 90vh; flex: none';
+        document.body.append(el);
+        mountViewer({ el, transport, path: 'foo/line.b2nd' });
+        el.scrollIntoView();
+        while (!el.querySelector('canvas')) await new Promise(requestAnimationFrame);
+    }
+}
+"""
+
+
+def test_hidden_viewers_give_their_webgl_contexts_back_and_draw_again_when_seen(site: Site, watch: Watch) -> None:
+    watched = watch(site.url)
+    watched.page.goto(f"{site.url}/")
+    watched.page.evaluate(MANY_VIEWERS, site.url)
+    drawn = watched.page.locator(".c2v-viewer canvas")
+    watched.wait(lambda: drawn.count() <= 7, "fewer viewers")
+    first = watched.page.locator(".c2v-viewer").first
+    first.scroll_into_view_if_needed()
+    first.locator("canvas").first.wait_for()
