@@ -9,17 +9,21 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import numpy as np
+
 from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join
-from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RootNotFoundError
+from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RequestError, RootNotFoundError
 from .address import DatasetAddress, parse_address
 from .area_service import AreaService
 from .cache_policy import CachePolicy, parse_cache_policy
 from .cache_service import CacheService
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
+from .lazy_expression import LazyExpression, from_text
 from .progress import Progress
+from .remote_array import RemoteArray
 from .representation import html_table
 from .service import RootStatus, Service
 from .session import DEFAULT_MAX_NBYTES, Session
@@ -237,6 +241,45 @@ class Client:
     def unfollow(self, root: str) -> None:
         """Have the subscriber stop following a root."""
         self._session.unfollow(self._split(root)[0])
+
+    def lazyexpr(
+        self, expression: str, operands: Mapping[str, Any], name: str | None = None
+    ) -> LazyExpression | RemoteArray:
+        """An expression over arrays, computed where it is indexed.
+
+        Parameters
+        ----------
+        expression : str
+            Operators, numbers, functions and reductions of NumPy over names: ``"a + sin(b[1:]) - mean(a, axis=0)"``.
+            It is parsed against a list of what is allowed, and never evaluated by Python.
+        operands : mapping
+            Arrays by name, of any root: opened ones, or their addresses (``ROOT/PATH``).
+        name : str, optional
+            Store it at the subscriber under this name: ``@public/NAME``, or ``NAME`` in ``@personal``. What is there is
+            replaced.
+
+        Returns
+        -------
+        LazyExpression
+            Computed here, block by block; with ``name`` a RemoteArray, which the subscriber computes.
+
+        Raises
+        ------
+        RequestError
+            When it is not an expression, has something in it that is not allowed, or its operands do not go together.
+
+        Examples
+        --------
+        >>> client.lazyexpr("a + sin(b)", {"a": client["foo/a"], "b": "foo/b"})[:10]     # doctest: +SKIP
+        """
+        opened = {key: self[value] if isinstance(value, str) else value for key, value in operands.items()}
+        for key, value in opened.items():
+            if not isinstance(value, (RemoteArray, np.ndarray)):
+                raise RequestError(f"operand {key} is not an array but {type(value).__name__}")
+        made = from_text(expression, opened)
+        if name is None:
+            return made
+        return made.save(name if name.startswith("@") else f"@personal/{name}", overwrite=True)
 
     def announce(self, address: str) -> None:
         """Have a root's publisher look now whether something changed at a path.

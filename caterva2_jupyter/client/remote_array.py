@@ -17,6 +17,7 @@ from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse
 from ..errors import ConfigError, TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
 from .conversions import conversion
+from .lazy_expression import Computing
 from .prefetch import Prefetching
 from .reducing import Reducing
 from .remote_dataset import RemoteDataset
@@ -34,13 +35,14 @@ ITERATED_NBYTES = 16 << 20
 Field = str | list[str]
 
 
-class RemoteArray(Prefetching, Reducing, RemoteDataset):
+class RemoteArray(Prefetching, Reducing, Computing, RemoteDataset):
     """An N-dimensional array of a root, read block by block as it is indexed.
 
     ``array[key]`` equals ``numpy_array[key]`` for basic indexing: ints, slices of any step, ``...``, ``None``;
     the same result and the same exceptions. ``array.oindex[...]`` selects by lists and masks per axis.
     ``array["field"]`` of a structured dtype is a lazy array of that field. It is pinned to the version that it
-    had when it was opened, and safe to use from several threads, after a fork and pickled.
+    had when it was opened, and safe to use from several threads, after a fork and pickled. Operators and NumPy's
+    functions (``a + b``, ``np.sin(a)``, ``a == 1``) give a `LazyExpression`, computed when it is indexed.
 
     See Also
     --------

@@ -232,6 +232,22 @@ class Service:
                 raise SourceUnavailableError(f"{self.url} did not answer with the part of {root}/{path} asked for")
         return answer
 
+    def store_expression(
+        self, address: str, text: str, operands: Mapping[str, str], *, overwrite: bool = False
+    ) -> tuple[str, str]:
+        """Store an expression in an area; root and path of what it is there.
+
+        Raises
+        ------
+        RequestError, NotFoundError, ConflictError, AuthenticationError, AccessDeniedError
+        """
+        body = {"path": address, "expression": text, "operands": dict(operands), "overwrite": overwrite}
+        form = self._json("POST", "/expressions", body=body)
+        try:
+            return str(form["root"]), str(form["path"])
+        except (KeyError, TypeError) as error:
+            raise IntegrityError("malformed answer to an expression that was stored") from error
+
     def exists(self, root: str, path: str) -> bool:
         """Is there a dataset or group at that path?"""
         try:

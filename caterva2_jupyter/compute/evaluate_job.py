@@ -18,42 +18,16 @@ from ..core.metadata import Geometry
 from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from ..errors import IntegrityError
 from .boxes import Answer
-from .evaluation import BoundExpression, Fetch, Signature, bind
+from .evaluation import BoundExpression, Fetch, KeptBoxes, Signature, bind
 from .expression import parse
 from .records import BoxBuilder, Buffer, pack_records, unpack_records
 
-__all__ = ["ASKING", "Ask", "AskingJob", "KeptBoxes", "block_selection", "evaluate"]
+__all__ = ["ASKING", "Ask", "AskingJob", "block_selection", "evaluate"]
 
 Array = npt.NDArray[Any]
 Ask = Callable[[Any], Sequence[Buffer]]
 """Asks for what JSON says, and waits for the buffers."""
 AskingJob = Callable[[Mapping[str, Any], Ask], Answer]
-
-_KEPT_NBYTES = 64 << 20
-
-
-class KeptBoxes:
-    """Gives boxes, and keeps the last ones: an operand that occurs twice is asked for once.
-
-    Parameters
-    ----------
-    fetch : callable
-    max_nbytes : int
-        Of what is kept.
-    """
-
-    def __init__(self, fetch: Fetch, max_nbytes: int = _KEPT_NBYTES) -> None:
-        self._fetch, self._max_nbytes = fetch, max_nbytes
-        self._kept: dict[tuple[str, Selection], Array] = {}
-
-    def __call__(self, name: str, selection: Selection) -> Array:
-        box = self._kept.pop((name, selection), None)
-        if box is None:
-            box = self._fetch(name, selection)
-        self._kept[name, selection] = box  # the last one used is the last to go
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._max_nbytes:
-            del self._kept[next(iter(self._kept))]
-        return box
 
 
 def evaluate(arguments: Mapping[str, Any], ask: Ask) -> Answer:

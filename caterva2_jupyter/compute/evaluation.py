@@ -21,12 +21,13 @@ from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from ..errors import RequestError
 from .expression import FUNCTIONS, Call, Constant, Expression, KeyItem, Node, Operand, Reduce, Scalar
 
-__all__ = ["TILE_NBYTES", "BoundExpression", "Fetch", "Signature", "bind", "tiles"]
+__all__ = ["TILE_NBYTES", "BoundExpression", "Fetch", "KeptBoxes", "Signature", "bind", "tiles"]
 
 TILE_NBYTES = 8 << 20
 """Decoded bytes of an operand that are asked for at once, about."""
 _MAX_NDIM = 32
 _KINDS = "biufcmM"
+_KEPT_NBYTES = 64 << 20
 _CHUNK_ITEMS, _BLOCK_ITEMS = 1 << 20, 1 << 16
 
 Array = npt.NDArray[Any]
@@ -358,7 +359,7 @@ class BoundExpression:
         self.dtype = self._root.dtype
         self._has_part = any(isinstance(t, _OperandTerm) for t in _terms(self._root))
 
-    def box(self, selection: Selection, fetch: Fetch) -> Array:
+    def box(self, selection: Selection, fetch: Fetch, tile_nbytes: int = 0) -> Array:
         """The values of a selection, computed part by part.
 
         Parameters
@@ -367,6 +368,8 @@ class BoundExpression:
             Of ``shape``.
         fetch : callable
             Gives the box of a selection of an operand.
+        tile_nbytes : int
+            Of a part, about; 0 is `TILE_NBYTES`.
 
         Returns
         -------
@@ -376,7 +379,7 @@ class BoundExpression:
         if out.size == 0:
             return out
         with np.errstate(all="ignore"):
-            for place, part in tiles(selection, self.dtype.itemsize):
+            for place, part in tiles(selection, self.dtype.itemsize, tile_nbytes):
                 out[place] = self._root.compute(part.axes, fetch)
         return out
 
@@ -403,6 +406,30 @@ def _tile(shape: tuple[int, ...], nitems: int) -> tuple[int, ...]:
         counts.append(max(1, min(n, room)))
         room = max(1, room // max(n, 1))
     return tuple(counts[::-1])
+
+
+class KeptBoxes:
+    """Gives boxes, and keeps the last ones: an operand that occurs twice is asked for once.
+
+    Parameters
+    ----------
+    fetch : callable
+    max_nbytes : int
+        Of what is kept.
+    """
+
+    def __init__(self, fetch: Fetch, max_nbytes: int = _KEPT_NBYTES) -> None:
+        self._fetch, self._max_nbytes = fetch, max_nbytes
+        self._kept: dict[tuple[str, Selection], Array] = {}
+
+    def __call__(self, name: str, selection: Selection) -> Array:
+        box = self._kept.pop((name, selection), None)
+        if box is None:
+            box = self._fetch(name, selection)
+        self._kept[name, selection] = box  # the last one used is the last to go
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._max_nbytes:
+            del self._kept[next(iter(self._kept))]
+        return box
 
 
 def bind(expression: Expression, operands: Mapping[str, Signature]) -> BoundExpression:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import keyword
+import math
 import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import EllipsisType
 from typing import Any
 
@@ -33,6 +35,7 @@ __all__ = [
     "Reduce",
     "is_operand_name",
     "parse",
+    "write",
 ]
 
 MAX_CHARS = 4096
@@ -44,6 +47,15 @@ _MAX_SHIFT = 64
 
 KeyItem = int | slice | EllipsisType
 Scalar = bool | int | float | complex
+
+_CASTS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+          "float16", "float32", "float64", "complex64", "complex128")  # fmt: skip
+
+
+def _cast(dtype: np.dtype[Any], value: Any) -> Any:
+    """The same numbers in another dtype; of a plain number one whose dtype is not weak any more."""
+    return np.asarray(value).astype(dtype)
+
 
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int]] = {
     "abs": (np.absolute, 1), "absolute": (np.absolute, 1), "sign": (np.sign, 1), "square": (np.square, 1),
@@ -70,6 +82,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int]] = {
     "bitwise_and": (np.bitwise_and, 2), "bitwise_or": (np.bitwise_or, 2), "bitwise_xor": (np.bitwise_xor, 2),
     "left_shift": (np.left_shift, 2), "right_shift": (np.right_shift, 2),
     "where": (np.where, 3), "clip": (np.clip, 3),
+    **{name: (partial(_cast, np.dtype(name)), 1) for name in _CASTS},
 }  # fmt: skip
 """What may be called element by element, and with how many arguments."""
 
@@ -90,6 +103,11 @@ _BINARY: Mapping[type[ast.operator], tuple[str, str, Callable[[Any, Any], Any]]]
     ast.BitOr: ("bitwise_or", "|", operator.or_),
     ast.BitXor: ("bitwise_xor", "^", operator.xor),
 }
+_SIGNS: Mapping[str, str] = {name: sign for name, sign, _ in _BINARY.values()}
+_COMPARISONS: Mapping[str, str] = {
+    "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
+}  # fmt: skip
+_PREFIXES: Mapping[str, str] = {"negative": "-", "positive": "+", "invert": "~"}
 _UNARY: Mapping[type[ast.unaryop], tuple[str, Callable[[Any], Any]]] = {
     ast.USub: ("negative", operator.neg),
     ast.UAdd: ("positive", operator.pos),
@@ -419,3 +437,58 @@ def _binary(op: type[ast.operator], left: Node, right: Node) -> Node:
         return Constant(_checked(compute(left.value, right.value)))
     except (ArithmeticError, TypeError, ValueError) as error:
         raise RequestError(f"{left.value} {sign} {right.value}: {error}") from None
+
+
+def write(node: Node) -> str:
+    """The text of a tree; ``parse`` gives the tree again.
+
+    Examples
+    --------
+    >>> write(parse("a+2 *b[1:3,...]").root), write(parse("-sum(a, 0) < 1").root)
+    ('a + (2 * b[1:3, ...])', '(-sum(a, axis=(0,))) < 1')
+    """
+    match node:
+        case Constant(value=value):
+            return _written(value)
+        case Operand(name=name, key=key):
+            return f"{name}[{', '.join(map(_written_key, key))}]" if key else name
+        case Reduce():
+            options = [write(node.argument)]
+            if node.axis is not None:
+                options.append(f"axis={node.axis!r}")
+            if node.keepdims:
+                options.append("keepdims=True")
+            if node.ddof:
+                options.append(f"ddof={node.ddof!r}")
+            return f"{node.function}({', '.join(options)})"
+    sign = _SIGNS.get(node.function) or _COMPARISONS.get(node.function)
+    if sign is not None:
+        left, right = (_in_parentheses(argument) for argument in node.arguments)
+        return f"{left} {sign} {right}"
+    if node.function in _PREFIXES:
+        return f"{_PREFIXES[node.function]}{_in_parentheses(node.arguments[0])}"
+    return f"{node.function}({', '.join(write(argument) for argument in node.arguments)})"
+
+
+def _in_parentheses(node: Node) -> str:
+    text = write(node)
+    is_alone = isinstance(node, (Operand, Reduce)) or (
+        isinstance(node, Call) and node.function not in {*_SIGNS, *_COMPARISONS, *_PREFIXES}
+    )
+    return text if is_alone or (isinstance(node, Constant) and text[0].isdigit()) else f"({text})"
+
+
+def _written(value: Scalar) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "(1e999 - 1e999)" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
+    if isinstance(value, complex) and not isinstance(value, float):
+        real, imag = value.real, value.imag
+        return f"({_written(real)} + {_written(imag)} * 1j)"
+    return repr(value)
+
+
+def _written_key(item: KeyItem) -> str:
+    if isinstance(item, slice):
+        start, stop, step = ("" if bound is None else str(bound) for bound in (item.start, item.stop, item.step))
+        return f"{start}:{stop}:{step}" if step else f"{start}:{stop}"
+    return "..." if item is Ellipsis else str(item)
