@@ -173,13 +173,15 @@ async def reduce_array(source: Source, path: str, op: Operation, **how: Any) -> 
     assert (stream.entry.id, stream.entry.version, stream.digest) == (entry.id, entry.version, reduction.digest)
     result = reduction.result
     assembler = PieceAssembler(result, Selection.whole(result.shape))
-    async for item in stream.records:
-        if not isinstance(item, Working):
-            item.verify(slice_seed(checksum_seed(entry.id, entry.version), stream.digest))
-            assembler.add(item)
+    try:
+        async for item in stream.records:
+            if not isinstance(item, Working):
+                item.verify(slice_seed(checksum_seed(entry.id, entry.version), stream.digest))
+                assembler.add(item)
+    finally:
+        await _close_records(stream.records)
     if result.size:
         assembler.finish()
-    await _close_records(stream.records)
     return assembler.out
 
 

@@ -109,13 +109,15 @@ def plan_overview(
         steps = _steps(shape, pixels)
         request = replace(of, op=op, axis=None, steps=steps, dtype=None, keepdims=False, ddof=0, skip=skip)
         nbytes = Reduction(geometry, request).plan.nblocks * geometry.block_nbytes
-        if max_nbytes is None or nbytes <= max_nbytes or pixels == 1:
+        if max_nbytes is None or nbytes <= max_nbytes:
             break
         if how != "stride":
             raise TooLargeError(
                 f"an overview by {how} looks at {nbytes} bytes here, over the {max_nbytes} of one: take method=stride, "
                 "or select less"
             )
+        if pixels == 1:
+            break
         pixels = max(1, pixels * 4 // 5)
     return OverviewPlan(request, steps, how, fills)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from caterva2_jupyter.core.catalog import CatalogPage, CatalogQuery, Cursor
 from caterva2_jupyter.core.events import EventBatch
 from caterva2_jupyter.core.metadata import Entry
+from caterva2_jupyter.core.reduce_request import ReduceRequest
 from caterva2_jupyter.core.roots import AnnouncedRoot
-from caterva2_jupyter.core.source import BlockStream, FileStream, Source
+from caterva2_jupyter.core.source import BlockStream, FileStream, ReducedStream, Source
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import SourceUnavailableError
 from caterva2_jupyter.storage.block_cache import BlockCache
@@ -66,6 +67,10 @@ class Publisher:
         self.nreads += 1
         self.modes.append(request.mode)
         return await self.source.read_blocks(request)
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        self._check()
+        return await self.source.reduce(request)
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         self._check()

@@ -40,7 +40,7 @@ def test_an_overview_is_kept_by_those_who_have_it(tmp_path: Path) -> None:
         url = query(path="foo/dir/grid.b2nd", max_pixels=5, method="mean")
         response = await sub.fetch(url)
         assert array_of(response).dtype == np.mean(GRID).dtype
-        again = await sub.fetch(url, headers={"If-None-Match": response.headers["ETag"]})
+        again = await sub.fetch(url, If_None_Match=response.headers["ETag"])
         assert again.code == 304
         envelope = array_of(await sub.fetch(query(path="foo/dir/grid.b2nd", max_pixels=1, method="minmax")))
         assert envelope.reshape(-1).tolist() == [GRID.min(), GRID.max()]

@@ -655,6 +655,7 @@ TARGETS = [
     ("GET", "/api/v1/meta?path=foo"),
     ("POST", "/api/v1/read"),
     ("POST", "/api/v1/read-many"),
+    ("POST", "/api/v1/reduce"),
     ("GET", "/api/v1/file?path=foo/text.bin"),
     ("HEAD", "/api/v1/file?path=foo/text.bin"),
     ("GET", "/api/v1/files/foo/text.bin"),
@@ -662,6 +663,7 @@ TARGETS = [
     ("GET", "/api/v1/chunks/id/version/0"),
     ("HEAD", "/api/v1/chunks/id/version/0"),
     ("GET", "/api/v1/events?root=foo"),
+    ("GET", "/api/v1/event-lines?root=foo"),
     ("POST", "/api/v1/roots/foo/announce"),
 ]
 SOCKET_HEADERS = {
@@ -759,7 +761,7 @@ def test_a_route_without_a_policy_or_a_guard_cannot_be_made() -> None:
 
     for _, each in SOURCE_ROUTES:
         bind(each, RequestHandler, guard)
-    assert sorted(guarded_verbs) == [*["get"] * 7, *["head"] * 3, "post"]
+    assert sorted(guarded_verbs) == [*["get"] * 8, *["head"] * 3, *["post"] * 3]
     assert [is_socket(each) for _, each in SOURCE_ROUTES].count(True) == 1
 
 
