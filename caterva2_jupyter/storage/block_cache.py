@@ -594,12 +594,15 @@ class CachedVersion:
             masks = [np.zeros(len(blocks), np.bool_) for _, blocks in wanted]
         return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
 
-    def touch(self, nchunk: int, blocks: Blocks) -> None:
-        """Count a use of blocks that somebody else has read from the files."""
+    def touch(self, nchunk: int, blocks: Blocks) -> int:
+        """Count a use of blocks that somebody else has read from the files; the bytes that they take."""
         wanted = np.asarray(blocks, np.int64)
         with suppress(OSError), self._cache._using(self) as log:
             rows = log.load().chunk(nchunk)
-            self._used(log, rows, positions(rows, wanted))
+            at = positions(rows, wanted)
+            self._used(log, rows, at)
+            return int(rows["size"][at[at >= 0]].sum())
+        return 0
 
     def get(self, nchunk: int, blocks: Blocks) -> list[BlockRecord]:
         """Those of the blocks that are kept and whose checksums hold.

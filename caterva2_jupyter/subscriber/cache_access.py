@@ -87,17 +87,19 @@ class CacheAccess:
     async def note_uses(self, uses: Sequence[Use]) -> None:
         """Take up which blocks were read without asking."""
         if self._cache is not None:
-            self._counts.note_uses(sum(len(blocks) for *_, chunks in uses for _, blocks in chunks))
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, _note_uses, self._cache, uses)
+            nbytes = await loop.run_in_executor(self._executor, _note_uses, self._cache, uses)
+            self._counts.note_uses(sum(len(blocks) for *_, chunks in uses for _, blocks in chunks), nbytes)
 
 
-def _note_uses(cache: BlockCache, uses: Sequence[Use]) -> None:
+def _note_uses(cache: BlockCache, uses: Sequence[Use]) -> int:
+    nbytes = 0
     for root, dataset_id, version, chunks in uses:
         for kept in cache.versions(root, dataset_id):
             if kept.version == version:
                 for nchunk, blocks in chunks:
-                    kept.touch(nchunk, blocks)
+                    nbytes += kept.touch(nchunk, blocks)
+    return nbytes
 
 
 class LocationAnswers(SourceAnswers):

@@ -18,8 +18,8 @@ class ReadCounts:
     Attributes
     ----------
     held_blocks, held_nbytes : int
-        That were kept here; bytes are compressed ones. Kernels that read the cache's files themselves tell the
-        blocks later, and not their bytes.
+        That were kept here; bytes are compressed ones. Kernels that read the cache's files themselves tell of it
+        later, in batches.
     fetched_blocks, fetched_nbytes : int
         That came from upstream.
     since : float
@@ -28,7 +28,7 @@ class ReadCounts:
     Examples
     --------
     >>> counts = ReadCounts(since=0.0)
-    >>> counts.note_uses(3)
+    >>> counts.note_uses(3, 1000)
     >>> counts.to_json()["held_blocks"]
     3
     """
@@ -51,9 +51,10 @@ class ReadCounts:
             self.fetched_blocks += len(record.ids)
             self.fetched_nbytes += len(record.body)
 
-    def note_uses(self, nblocks: int) -> None:
+    def note_uses(self, nblocks: int, nbytes: int) -> None:
         """Count blocks that were read from the files, past this service."""
         self.held_blocks += nblocks
+        self.held_nbytes += nbytes
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

@@ -46,7 +46,7 @@ export interface Browser {
 }
 
 const ROOTS_EVERY_MS = 3000;
-const SUMMARY_EVERY_MS = 10_000;
+const SUMMARY_EVERY_MS = 5000;
 const FILTER_MS = 250;
 const MAX_IN_MEMORY = 1 << 29;
 
@@ -256,6 +256,7 @@ class BrowserPanel implements Browser {
     );
     if (summary.usage_nbytes !== this.usage) {
       this.usage = summary.usage_nbytes;
+      this.details.lookAgain();
       const opened = this.model.roots.filter(root => root.isOpen).map(root => root.root);
       const kept = await Promise.all(opened.map(root => this.service.cache(root).catch(() => null)));
       this.tree.keptAddresses = new Set(kept.flatMap(status => (status?.datasets ?? []).map(dataset => dataset.path)));

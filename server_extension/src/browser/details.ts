@@ -65,6 +65,15 @@ export class Details {
     this.timer = window.setTimeout(() => void this.lookUp(node, abort.signal), LOOKUP_MS);
   }
 
+  /** Ask again how much of it is kept. */
+  lookAgain(): void {
+    if (this.node !== null) {
+      this.abort?.abort();
+      window.clearTimeout(this.timer);
+      void this.lookUp(this.node, (this.abort = new AbortController()).signal);
+    }
+  }
+
   private async lookUp(node: TreeNode, signal: AbortSignal): Promise<void> {
     const entry = node.entry;
     if (node.kind === 'root' || entry === undefined) {
