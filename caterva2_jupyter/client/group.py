@@ -302,6 +302,8 @@ class Group(Writable, Mapping[str, "RemoteObject"]):
         *,
         overwrite: bool,
     ) -> RemoteObject:
+        if isinstance(obj, RemoteArray) and not address.endswith(("/", ".b2nd")):
+            address += ".b2nd"
         if obj._session.service.url == self._session.service.url:
             return obj.copy(address, overwrite=overwrite)
         if isinstance(obj, Group) and not obj._entry.version:

@@ -802,6 +802,8 @@ def _remove_abandoned(left: Path) -> None:
 def _tree_nbytes(directory: Path) -> int:
     """Bytes of all files below a directory, but for what is not complete yet."""
     total = 0
+    if not directory.is_dir():
+        return total
     for _, names, files, fd in os.fwalk(directory, onerror=lambda error: None):
         if INCOMING in names:
             names.remove(INCOMING)
