@@ -364,6 +364,97 @@ def hdfeos5(path: Path) -> None:
         data.attrs["Offset"], data.attrs["ScaleFactor"] = np.float64([0.0]), np.float64([1.0])
 
 
+def redefined(path: Path) -> None:
+    """Groups that define a dimension anew, and use it below."""
+    with netCDF4.Dataset(path, "w") as nc:
+        nc.createDimension("x", 4)
+        nc.createVariable("x", "i4", ("x",))[:] = np.arange(4)
+        group = nc.createGroup("g")
+        group.createDimension("x", 7)
+        group.createVariable("x", "f8", ("x",))[:] = np.arange(7) * 2.0
+        group.createVariable("v", "f8", ("x",))[:] = 1
+        below = group.createGroup("h")
+        below.createVariable("w", "f4", ("x",))[:] = 3
+        below.createVariable("x", "f4", ("x",))[:] = 9
+
+
+def string_coordinates(path: Path) -> None:
+    """Coordinates of strings and of chars, an empty time, names that were changed later."""
+    with netCDF4.Dataset(path, "w") as nc:
+        for name, length in {"name": 3, "n": 5, "t": None}.items():
+            nc.createDimension(name, length)
+        nc.createVariable("name", str, ("name",))[:] = np.array(["a", "bb", "c"], object)
+        nc.createVariable("v", "f8", ("name",))[:] = 1
+        nc.createVariable("n", "S1", ("n", "name"))[:] = np.array([[b"a", b"b", b"c"]] * 5)
+        for name in ("t", "other"):
+            nc.createVariable(name, "f8", ("t",)).units = "days since 2000-01-01"
+        nc.renameDimension("name", "nom")
+
+
+def icesat(path: Path) -> None:
+    """Scales that are coordinates of groups below theirs, with _FillValue of another dtype's precision."""
+    with h5py.File(path, "w") as file:
+        for beam in ("gt1l", "gt2r"):
+            group = file.create_group(f"{beam}/land_ice")
+            group["delta_time"] = np.arange(6.0)
+            group["delta_time"].make_scale("delta_time")
+            group["delta_time"].attrs["units"] = "seconds since 2018-01-01"
+            for name in ("latitude", "h"):
+                made = group.create_dataset(
+                    name, data=np.arange(6.0), chunks=(4,), compression="gzip", fillvalue=3.4e38
+                )
+                made.dims[0].attach_scale(group["delta_time"])
+                made.attrs["_FillValue"], made.attrs["coordinates"] = 3.4e38, np.bytes_("delta_time latitude")
+            group["dem/x"] = np.arange(6.0)
+            group["dem/x"].dims[0].attach_scale(group["delta_time"])
+
+
+def imerg(path: Path) -> None:
+    """HDF5 scales in a group, all texts of fixed length, times with a time zone and the julian calendar."""
+    with h5py.File(path, "w") as file:
+        grid = file.create_group("Grid")
+        for name, length in {"time": 1, "lon": 8, "lat": 6, "latv": 2}.items():
+            grid[name] = np.arange(length, dtype="i4" if name == "time" else "f4")
+            grid[name].make_scale(name)
+            grid[name].attrs["DimensionNames"] = np.bytes_(name)
+        grid["time"].attrs["units"] = np.bytes_("seconds since 1980-01-06 00:00:00 UTC")
+        grid["time"].attrs["calendar"] = np.bytes_("julian")
+        rain = grid.create_dataset("precipitation", data=np.ones((1, 8, 6), "f4"), chunks=(1, 4, 6), compression="gzip")
+        for axis, name in enumerate(("time", "lon", "lat")):
+            rain.dims[axis].attach_scale(grid[name])
+        rain.attrs["_FillValue"], rain.attrs["CodeMissingValue"] = np.float32(-9999.9), np.bytes_("-9999.9")
+        grid["lat_bnds"] = np.ones((6, 2), "f4")
+        grid["lat_bnds"].dims[0].attach_scale(grid["lat"])
+        grid["lat_bnds"].dims[1].attach_scale(grid["latv"])
+
+
+def sentinel5p(path: Path) -> None:
+    with netCDF4.Dataset(path, "w") as nc:
+        product = nc.createGroup("PRODUCT")
+        for name, length in {"scanline": 3, "ground_pixel": 4, "corner": 4, "time": 1}.items():
+            product.createDimension(name, length)
+            if name != "corner":
+                product.createVariable(name, "i4", (name,))[:] = 0
+        product["time"].units = "seconds since 2010-01-01"
+        quality = product.createVariable("qa", "u1", ("time", "scanline", "ground_pixel"), fill_value=255, zlib=True)
+        quality.scale_factor, quality.add_offset = np.float32(0.01), np.float32(0)
+        quality[:] = np.ones((1, 3, 4))
+        delta = product.createVariable("delta_time", "i4", ("time", "scanline"), fill_value=-2147483647)
+        delta.units, delta[:] = "milliseconds since 2020-01-01", 1
+        support = product.createGroup("SUPPORT_DATA/GEO")
+        support.createVariable("bounds", "f4", ("time", "scanline", "ground_pixel", "corner"))[:] = 1
+        nc.createVariable("utc", str)[...] = "z"
+
+
+def large_attributes(path: Path) -> None:
+    """More than fits a listing, and texts whose bytes are not told by their text."""
+    with h5py.File(path, "w", libver="latest") as file:
+        file["a"] = np.arange(3)
+        file["a"].attrs["large"] = np.arange(20000.0)
+        file["a"].attrs["char"], file["a"].attrs["latin"] = np.bytes_(b"x"), np.bytes_(b"caf\xe9")
+        file.attrs["long"] = "z" * 70_000
+
+
 FILES: dict[str, Make] = {
     "cf.nc": classic_cf,
     **{f"calendar-{name}.nc": (lambda path, name=name: calendar(path, name)) for name in CALENDARS},
@@ -385,6 +476,12 @@ FILES: dict[str, Make] = {
     "pytables.h5": pytables,
     "anndata.h5": anndata,
     "hdfeos.h5": hdfeos5,
+    "redefined.nc": redefined,
+    "strings.nc": string_coordinates,
+    "icesat.h5": icesat,
+    "imerg.h5": imerg,
+    "s5p.nc": sentinel5p,
+    "large-attributes.h5": large_attributes,
 }
 
 

@@ -126,6 +126,22 @@ def test_compounds_of_foreign_byte_order_can_be_read(tmp_path: Path) -> None:
         assert pairs.dtype.isnative
 
 
+def test_what_the_local_engine_cannot_load_opens_all_the_same(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["x"] = np.arange(4.0)
+        file["x"].make_scale()
+        file["half_named"] = np.ones((4, 5))
+        file["half_named"].dims[0].attach_scale(file["x"])
+        file.create_dataset("vectors", (2,), np.dtype(("f4", (3,))))
+        file["loop"] = h5py.SoftLink("/")
+    with serving(tmp_path) as service, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "not opened", UserWarning)
+        ds = xr.open_dataset(service.address("odd.h5"), engine="caterva2").load()
+        assert ds["half_named"].dims == ("x", "phony_dim_0")
+        assert ds["vectors"].shape == (2, 3)
+        assert list(xr.open_groups(service.address("odd.h5"), engine="caterva2")) == ["/"]
+
+
 def test_real_files_open_as_they_do_locally(served_real_data: Served) -> None:
     for path in sorted(served_real_data.directory.iterdir()):
         address = served_real_data.address(path.name)
