@@ -31,6 +31,7 @@ import caterva2_jupyter as cat2
 
 from .datasets import SIZES, Size, make_data
 from .peers import ISOLATED, REPOSITORY, Site, Static, This, ThisDirectly
+from .processes import cpu_s
 
 __all__ = ["main"]
 
@@ -57,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=4, help="threads of dask")
+    parser.add_argument("--workers", type=int, default=2, help="threads of dask")
+    parser.add_argument("--peers", default="local,this,direct,zarr")
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "caterva2-bench")
     given = parser.parse_args(arguments)
     size = SIZES["quick" if given.quick else "full"]
@@ -68,9 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
     samples: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="state-", dir=given.work) as work:
         site = Site(data, Path(work), given.work / "venvs", None)
-        peers: dict[str, This | Static | None] = {"h5netcdf, local": None, "this": Network(), "direct": Publisher()}
-        if shutil.which("nginx"):
-            peers["zarr"] = Files()
+        known: dict[str, This | Static | None] = {
+            "local": None,
+            "this": Network(),
+            "direct": Publisher(),
+            "zarr": Files(),
+        }
+        peers = {name: known[name] for name in given.peers.split(",") if name != "zarr" or shutil.which("nginx")}
         try:
             for peer in peers.values():
                 if peer is not None:
@@ -159,10 +165,13 @@ def measure(
     else:
         peer.start_fresh(site)
         kind, target = "caterva2", f"cat2{peer.url}/-/data/field"
+    services = peer.processes if peer is not None else []
+    before = cpu_s(services)
     try:
         command = [sys.executable, ISOLATED / "read_xarray.py", kind, target, json.dumps(plan)]
         environ = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environ)
+        served_s = cpu_s(services) - before
     finally:
         if isinstance(peer, This):
             peer.stop_fresh()
@@ -170,7 +179,7 @@ def measure(
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     samples = [json.loads(line) for line in done.stdout.splitlines()]
     for sample in samples:
-        sample |= {"peer": name, "run": run, "expected": expected[sample["what"]]}
+        sample |= {"peer": name, "run": run, "expected": expected[sample["what"]], "served_s": served_s}
         wrong = "" if sample["digest"] == sample["expected"] else " WRONG VALUES"
         print(f"{name}, run {run}: {sample['what']} {sample['seconds']:.3f} s{wrong}", file=sys.stderr, flush=True)
     return samples
@@ -178,13 +187,16 @@ def measure(
 
 def table(samples: list[dict[str, Any]]) -> str:
     """Medians, as Markdown."""
-    lines = [f"| seconds | {' | '.join(STEPS)} |", "|---" * (len(STEPS) + 1) + "|"]
+    heads = [*STEPS, "mean, processor time of the reader", "processor time of services, all steps"]
+    lines = [f"| seconds | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for peer in dict.fromkeys(s["peer"] for s in samples):
         cells = []
         for step in STEPS:
             found = [s for s in samples if s["peer"] == peer and s["what"] == step]
             wrong = " WRONG" if any(s["digest"] != s["expected"] for s in found) else ""
             cells.append(f"{statistics.median(s['seconds'] for s in found):.3f}{wrong}")
+        mine = [s for s in samples if s["peer"] == peer and s["what"] == "mean"]
+        cells += [f"{statistics.median(s[key] for s in mine):.2f}" for key in ("cpu_s", "served_s")]
         lines.append(f"| {peer} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

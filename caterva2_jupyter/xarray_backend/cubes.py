@@ -182,20 +182,34 @@ class _Cube:
     def __init__(self, members: list[_Member], dim: str, decoding: Decoding, is_strict: bool) -> None:
         self._members, self._dim, self._is_strict = members, dim, is_strict
         self._decoding = decoding
+        self._first = 0
+        """Number of the member that was listed first, whose metadata stand for all."""
         self._notes: list[str] = []
         self._is_new = not any(dim in v.dims for m in members for v in m.variables.values())
+
+    def _template(self, values: Mapping[tuple[int, str], Array]) -> xr.Dataset:
+        """The first file, decoded: which are coordinates, attributes, encodings. Nothing more is read for it."""
+        own = self._members[self._first].undecoded
+        variables = dict(own.variables)
+        for name, variable in own.variables.items():
+            held = values.get((self._first, name))
+            if held is not None:
+                variables[name] = xr.Variable(variable.dims, held, dict(variable.attrs), dict(variable.encoding))
+            elif variable.dtype == object:
+                variables[name] = _without_values(variable)
+        decoded = Undecoded(variables, own.attrs, own.encoding).decode(self._decoding, frozenset())
+        for name, variable in own.variables.items():
+            if variable.dtype == object and (self._first, name) not in values:
+                plain = decoded.variables[name]
+                decoded[name] = (plain.dims, variable._data, plain.attrs, plain.encoding)
+        return decoded
 
     def join(self) -> xr.Dataset:
         dim = self._dim
         values = self._read_indexes()
         self._sort(values)
         names = list(dict.fromkeys(name for m in self._members for name in m.variables))
-        first = self._members[0]
-        for name, variable in first.variables.items():
-            if (0, name) in values:
-                whole = xr.Variable(variable.dims, values[0, name], variable.attrs, variable.encoding)
-                first.undecoded.variables[name] = whole
-        template = first.undecoded.decode(self._decoding, frozenset())
+        template = self._template(values)
         self._compare_attributes("the file", [m.undecoded.attrs for m in self._members])
         joined: dict[str, xr.Variable] = {}
         coords = set(template.coords)
@@ -211,7 +225,7 @@ class _Cube:
             warnings.warn(f"{count} files joined along {dim!r} differ: " + "; ".join(self._notes), stacklevel=5)
         data = {name: v for name, v in joined.items() if name not in coords}
         dataset = xr.Dataset(data, {name: v for name, v in joined.items() if name in coords}, template.attrs)
-        dataset.encoding = {"unlimited_dims": {dim}, "source": first.opened.source}
+        dataset.encoding = {"unlimited_dims": {dim}, "source": self._members[self._first].opened.source}
         return dataset
 
     # What is read at once
@@ -255,6 +269,7 @@ class _Cube:
             return  # calendars differ, which is told when they are compared
         places = {old: new for new, old in enumerate(order)}
         self._members = [self._members[old] for old in order]
+        self._first = places[self._first]
         moved = {(places[number], name): box for (number, name), box in values.items()}
         values.clear()
         values.update(moved)
@@ -287,11 +302,11 @@ class _Cube:
         return self._lazy(name, plain)
 
     def _plain(self, name: str, variable: xr.Variable) -> xr.Variable:
-        decoded: xr.Variable = decode_cf_variable(
-            name, xr.Variable(variable.dims, variable._data, dict(variable.attrs), dict(variable.encoding)),
-            **_cf_options(self._decoding),
-        )  # fmt: skip
-        return decoded
+        is_object = variable.dtype == object
+        copy = xr.Variable(variable.dims, variable._data, dict(variable.attrs), dict(variable.encoding))
+        copy = _without_values(variable) if is_object else copy
+        decoded: xr.Variable = decode_cf_variable(name, copy, **_cf_options(self._decoding))
+        return xr.Variable(decoded.dims, variable._data, decoded.attrs, decoded.encoding) if is_object else decoded
 
     def _check_dims(self, name: str, owners: list[tuple[int, xr.Variable]]) -> None:
         first = owners[0][1]
@@ -313,18 +328,22 @@ class _Cube:
         values: Mapping[tuple[int, str], Array],
     ) -> xr.Variable:
         """What is the same in all files: that of the first one."""
-        base = values.get((owners[0][0], name))
-        if base is not None:
-            for number, _ in owners[1:]:
-                other = values.get((number, name))
-                if other is None or _same(base, other):
-                    continue
-                here, there = self._members[owners[0][0]].name, self._members[number].name
-                if plain.dims == (name,):
-                    raise ValueError(f"{name!r} has other values in {there!r} than in {here!r}: files joined along "
-                                     f"{self._dim!r} need the same ones; open those files apart")  # fmt: skip
-                self._notes.append(f"{name!r} has other values in {there!r} than in {here!r}, whose are taken")
-                break
+        taken = self._first if any(number == self._first for number, _ in owners) else owners[0][0]
+        base = values.get((taken, name))
+        if base is None:
+            return plain
+        for number, _ in owners:
+            other = values.get((number, name))
+            if other is None or _same(base, other):
+                continue
+            here, there = self._members[taken].name, self._members[number].name
+            differ = f"{name!r} has other values in {there!r} than in {here!r}"
+            if plain.dims == (name,):
+                raise ValueError(
+                    f"{differ}: files joined along {self._dim!r} need the same ones; open those files apart"
+                )
+            self._notes.append(f"{differ}, whose are taken")
+            break
         return plain
 
     def _compare(self, name: str, variables: list[xr.Variable]) -> None:
@@ -535,17 +554,23 @@ def _taken(variable: xr.Variable, key: tuple[Any, ...]) -> Array:
     return np.asarray(variable[key].values)
 
 
+def _without_values(variable: xr.Variable) -> xr.Variable:
+    """The same with empty strings, which take no memory: xarray looks at the first of objects."""
+    values = np.broadcast_to(np.array("", dtype=object), variable.shape)
+    return xr.Variable(variable.dims, values, dict(variable.attrs), dict(variable.encoding))
+
+
 def _signature(variable: xr.Variable) -> str:
     decoding = {k: repr(v) for k, v in variable.attrs.items() if k in (*_DECODED, "units", "calendar")}
     return f"{variable.dtype!r} {decoding}"
 
 
 def _decoded_dtype(name: str, variable: xr.Variable, options: Mapping[str, Any]) -> np.dtype[Any]:
-    """Dtype of decoded values, by decoding none."""
-    empty = xr.Variable(variable.dims, np.empty((0,) * variable.ndim, variable.dtype), dict(variable.attrs))
+    """Dtype of decoded values, by decoding a zero: none has to be read."""
+    zero = xr.Variable(variable.dims, np.zeros((1,) * variable.ndim, variable.dtype), dict(variable.attrs))
     if variable.dtype == np.dtype("S1") and variable.ndim:
         return np.dtype(f"S{max(variable.shape[-1], 1)}")
-    dtype: np.dtype[Any] = decode_cf_variable(name, empty, **options).dtype
+    dtype: np.dtype[Any] = decode_cf_variable(name, zero, **options).dtype
     return dtype
 
 

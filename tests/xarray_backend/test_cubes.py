@@ -15,6 +15,7 @@ import caterva2_jupyter as cat2
 from caterva2_jupyter.client.transport import Transport
 from caterva2_jupyter.storage.directory_root import DirectoryRoot
 from tests.client.memory_service import MemoryService
+from tests.xarray_backend.serving import serving
 
 xr = pytest.importorskip("xarray")
 
@@ -246,3 +247,53 @@ def test_found_files_open_as_xarray_opens_local_ones(tmp_path: Path, serve: Serv
         )
     np.testing.assert_array_equal(opened["t"].values, np.concatenate([part(n)["t"].values for n in range(3)]))
     xr.testing.assert_identical(root["run1"].to_xarray().load(), part(1))
+
+
+def write_netcdf(path: Path, number: int) -> None:
+    """A month as models write them: packed, times with bounds, an unlimited dimension, strings of all kinds."""
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(path, "w") as file:
+        file.createDimension("time", None)
+        for name, length in (("lat", 4), ("bnds", 2), ("strlen", 6)):
+            file.createDimension(name, length)
+        time = file.createVariable("time", "f8", ("time",))
+        time.units, time.calendar, time.bounds = f"days since 20{number:02}-01-01", "noleap", "time_bnds"
+        time[:] = np.arange(3) + 0.5
+        file.createVariable("time_bnds", "f8", ("time", "bnds"))[:] = np.arange(3)[:, None] + [0, 1]
+        file.createVariable("lat", "f4", ("lat",))[:] = np.arange(4)
+        t = file.createVariable("t", "i2", ("time", "lat"), fill_value=-999)
+        t.scale_factor, t.add_offset = np.float32(0.1), np.float32(number)
+        t[:] = np.ma.masked_equal(np.arange(12).reshape(3, 4) + number, 5)
+        word = file.createVariable("word", str, ("time",))
+        for row in range(3):
+            word[row] = f"día {number}.{row}"
+        file.createVariable("station", "S1", ("lat", "strlen"))[:] = netcdf.stringtochar(
+            np.array(["a", "bcd", "efghij", ""], "S6")
+        )
+        file.createVariable("code", "S1", ("time", "strlen"))[:] = netcdf.stringtochar(
+            np.array([f"n{number}", "x", "abcdef"], "S6")
+        )
+        file.createVariable("crs", "i4").grid_mapping_name = "latitude_longitude"
+
+
+def test_netcdf_files_join_as_xarray_joins_them_locally(tmp_path: Path, asked: list[str]) -> None:
+    pytest.importorskip("h5netcdf")
+    pytest.importorskip("cftime")
+    for number in range(5):
+        write_netcdf(tmp_path / f"run{number}.nc", number)
+    local = [xr.open_dataset(tmp_path / f"run{n}.nc", engine="h5netcdf", decode_timedelta=False) for n in range(5)]
+    expected = xr.concat(local, "time", data_vars="minimal", coords="minimal", compat="override", join="exact").load()
+    for ds in local:
+        ds.close()
+    with serving(tmp_path) as served:
+        root = cat2.connect(served.url)["foo"]
+        asked.clear()
+        with pytest.warns(UserWarning, match="'time' counts in 5 different units"):
+            cube = root.to_xarray("run*.nc", concat_dim="time")
+        assert len(asked) <= 3, asked
+        np.testing.assert_array_equal(cube["code"][4].values, expected["code"][4].values)
+        np.testing.assert_array_equal(cube["t"][1:9:3, 2].values, expected["t"][1:9:3, 2].values)
+        loaded = cube.load()
+    xr.testing.assert_identical(loaded, expected)
+    for name, variable in expected.variables.items():
+        assert loaded[name].dtype == variable.dtype or name == "word", name  # concat makes <U of objects
