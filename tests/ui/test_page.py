@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 
@@ -371,6 +372,24 @@ def test_what_cannot_be_opened_says_so_and_can_be_tried_again(site: Site, watch:
     watched.page.locator(".c2v-viewer canvas").first.wait_for()
 
 
+def test_a_change_of_what_is_shown_is_told_and_shown_when_asked_for(site: Site, watch: Watch) -> None:
+    path = site.root / "changing.b2nd"
+    blosc2.asarray(np.zeros(10), urlpath=str(path), mode="w")
+    wait_for(lambda: fetch(f"{site.url}/api/v1/meta?path=foo/changing.b2nd"))
+    watched = seen(site, watch, "foo/changing.b2nd")
+    blosc2.asarray(np.ones(20), urlpath=str(path), mode="w")
+    watched.page.get_by_role("button", name="Show it as it is now").click()
+    watched.wait(lambda: 160 in [asked.nbytes for asked in watched.of("values")])
+    watched.page.get_by_role("figure", name="changing").wait_for()
+
+
+def test_the_list_that_is_folded_away_does_not_take_the_focus(site: Site, watch: Watch) -> None:
+    watched = watch(site.url)
+    watched.open("foo/nexus.h5")
+    watched.page.get_by_role("tab", name="NX Heatmap").wait_for()
+    assert watched.page.evaluate("document.activeElement.closest('#h5w-sidebar')") is None
+
+
 def test_old_addresses_of_the_page_lead_to_the_same_dataset(site: Site, watch: Watch) -> None:
     watched = watch(site.url)
     watched.page.goto(f"{site.url}/roots/foo/line.b2nd")
@@ -408,10 +427,12 @@ def test_the_same_module_works_over_the_messages_of_a_widget(site: Site, watch: 
     watched.page.goto(f"{site.url}/")
     watched.page.evaluate(MODEL, [site.url, "foo/cube.b2nd"])
     watched.page.get_by_role("figure", name="cube").wait_for()
-    sent = watched.page.evaluate("window.messages")
+    sent = [message for message in watched.page.evaluate("window.messages") if "id" in message]
     assert {message["method"] for message in sent} == {"GET"}
     assert [message["path"].split("?")[0] for message in sent].count("api/v1/values") == 1
+    watched.wait(lambda: {"listen": "foo"} in watched.page.evaluate("window.messages"))
     watched.page.evaluate("window.takeAway()")
+    assert watched.page.evaluate("window.messages")[-1] == {"unlisten": "foo"}
     assert watched.page.locator("canvas").count() == 0
 
 

@@ -41,6 +41,7 @@ class Viewer implements ViewerHandle {
   private readonly observer: IntersectionObserver;
   private controller = new AbortController();
   private takeAway: (() => void) | null = null;
+  private unlisten: (() => void) | null = null;
   private address = '';
   private entry: Entry | null = null;
   private displays: DisplayInfo[] = [];
@@ -84,6 +85,7 @@ class Viewer implements ViewerHandle {
       this.entry = entry;
       this.options.onOpen?.(addressOf(entry.root ?? rootOf(address), entry.path), entry);
       await this.show();
+      this.listen(entry);
       if (entry.geometry) {
         this.displays = await displaysOf(this.service.transport, address, signal).catch(() => []);
         if (!signal.aborted) {
@@ -116,7 +118,44 @@ class Viewer implements ViewerHandle {
     return this.entry?.kind === 'file' && previewKind(this.entry) !== undefined;
   }
 
+  /** Says when what is shown is not the newest any more; it stays as it is until it is asked for anew. */
+  private listen(entry: Entry): void {
+    const root = entry.root ?? rootOf(this.address);
+    const { signal } = this.controller;
+    if (!entry.version || signal.aborted) {
+      return;
+    }
+    this.unlisten = this.options.transport.events(root, message => {
+      const event = message.events?.findLast(e => e.path === entry.path);
+      if (event?.change === 'delete') {
+        this.say('This dataset is gone. What is shown is what it was.');
+      } else if (event) {
+        this.compare(entry, event.entry as Entry | undefined);
+      } else if (message.type === 'resync') {
+        const address = addressOf(root, entry.path);
+        this.service.entry(address, signal).then(now => this.compare(entry, now), () => undefined);
+      }
+    });
+  }
+
+  private compare(shown: Entry, now: Entry | undefined): void {
+    if (this.entry === shown && now?.version && now.version !== shown.version) {
+      this.say('This dataset has changed since it was opened.');
+      this.offer('Show it as it is now');
+    }
+  }
+
+  private offer(text: string): void {
+    const again = document.createElement('button');
+    again.type = 'button';
+    again.textContent = text;
+    again.onclick = () => void this.open(this.address);
+    this.status.append(' ', again);
+  }
+
   private clear(): void {
+    this.unlisten?.();
+    this.unlisten = null;
     this.controller.abort(new DOMException('another address is shown', 'AbortError'));
     this.controller = new AbortController();
     this.entry = null;
@@ -209,11 +248,7 @@ class Viewer implements ViewerHandle {
     if (error instanceof ServiceError && error.status === 404 && !error.error) {
       this.say(`${this.address}: ${error.message}`);
     }
-    const again = document.createElement('button');
-    again.type = 'button';
-    again.textContent = 'Try again';
-    again.onclick = () => void this.open(this.address);
-    this.status.append(' ', again);
+    this.offer('Try again');
   }
 
   /** Tabs for the displays of a dataset, where there are any, and the way to a file's bytes. */
