@@ -34,10 +34,12 @@ class FirstReads:
         self._wanted: list[tuple[RemoteArray, Selection]] = []
         self._came: list[tuple[RemoteArray, Selection, Array]] = []
         self._lock = threading.Lock()
+        self.nbytes = 0
 
     def add(self, array: RemoteArray, selection: Selection) -> None:
         """Have a selection of an array read along with the others."""
         self._wanted.append((array, selection))
+        self.nbytes += selection.size * max(array.dtype.itemsize, 1)
 
     def take(self, array: RemoteArray, selection: Selection) -> Array | None:
         """The box of a selection, if it is among what is read first."""

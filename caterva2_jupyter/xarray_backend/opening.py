@@ -33,8 +33,10 @@ from .variables import is_hdf5, make_variable
 __all__ = ["Decoding", "Opened", "open_target"]
 
 _HDF5_TYPE = "application/x-hdf5"
-MAX_FIRST_NBYTES = 64 << 20
-"""Coordinates that are larger are read by themselves."""
+MAX_FIRST_NBYTES = 16 << 20
+"""Coordinates that are larger are read by themselves, by several requests at once."""
+MAX_ALL_FIRST_NBYTES = 256 << 20
+"""Of all that is read by one request; the rest comes when it is used."""
 
 _OURS = ("xarray", __name__.partition(".")[0])
 SCHEMES = ("cat2://", "cat2http://", "cat2https://", "cat2http+unix://")
@@ -128,7 +130,7 @@ def open_target(
         if names:
             raise DatasetNotFoundError(f"{source} is an array and has no group {group!r}")
         above = parent(entry.path)
-        top = _file_of(session, root, replace(entry, path=above)) if is_hdf5(entry) else above
+        top = _file_of(session, root, entry) if is_hdf5(entry) else above
         inside = tuple(n for n in above[len(top) :].split("/") if n)
         opened = Opened(
             session, root, _list(session, root, top, inside, everything), inside, dataset_name(entry), source
@@ -199,15 +201,16 @@ def _version_of(session: Session, root: str, entry: Entry) -> str:
 
 
 def _file_of(session: Session, root: str, entry: Entry) -> str:
-    """Path of the file that a group is in, or of the group itself when it is a directory."""
+    """Path of the file that a group or array is in, or of the group itself when it is a directory."""
     if not is_hdf5(entry) or entry.media_type == _HDF5_TYPE:
         return entry.path
     inside = str(entry.storage["hdf5"]).strip("/")
     if not inside:
         return entry.path
-    if entry.path == inside or entry.path.endswith(f"/{inside}"):
-        return entry.path[: len(entry.path) - len(inside)].rstrip("/")
-    path = entry.path  # it is reached through a link
+    path = entry.path if entry.kind == "group" else entry.path.removesuffix(".b2nd")
+    if path == inside or path.endswith(f"/{inside}"):
+        return path[: len(path) - len(inside)].rstrip("/")
+    # It is reached through a link.
     while path:
         path = parent(path)
         if session.service.entry(root, path).media_type == _HDF5_TYPE:
@@ -368,6 +371,8 @@ def _plan_first_reads(variables: Mapping[str, xr.Variable], arrays: Mapping[str,
             first.add(array, Selection.whole(array.shape) if whole else _corner(array.shape))
             continue
         is_index = variable.dims[:1] == (name,) and (variable.ndim == 1 or array.dtype == "S1")
+        if first.nbytes > MAX_ALL_FIRST_NBYTES:
+            continue
         if is_index and array.nbytes <= MAX_FIRST_NBYTES:
             first.add(array, Selection.whole(array.shape))
         elif _is_time(variable) or name in bounds:

@@ -236,6 +236,12 @@ def test_a_single_array_opens_with_its_coordinates(served: Served, path: str) ->
     xr.testing.assert_identical(array, ds[name])
 
 
+def test_a_single_array_of_a_file_costs_one_request_more_than_the_file(served: Served) -> None:
+    served.forget()
+    xr.open_dataset(served.address("field.nc/t2m"), engine="caterva2")
+    assert served.requests == ["GET meta", "GET roots/foo/catalog", "GET meta", "POST read-many"]
+
+
 def test_an_array_that_names_no_axes_has_numbered_ones(served: Served) -> None:
     with cat2.connect(served.url) as client:
         array = client["foo/run/bare"].to_xarray()
