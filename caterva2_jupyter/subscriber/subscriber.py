@@ -363,6 +363,7 @@ class Subscriber:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._links = tuple(other for other in self._links if other is not link)
+        self._heard.discard(id(link))
         for name, known in list(self._known.items()):
             if known.link is link:
                 self._set_online(known, False)
