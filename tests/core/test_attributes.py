@@ -157,3 +157,9 @@ def test_the_tag_is_that_of_the_content():
     assert attrs_tag({"a": 1, "b": 2}) == attrs_tag({"b": 2, "a": 1})
     assert len({attrs_tag({"a": v}) for v in (1, 1.5, "1", None, True, [1], {"t": "tuple", "v": [1]})}) == 7
     assert attrs_tag({"a": "\udcff"})
+
+
+@pytest.mark.parametrize("value", [np.bytes_(b""), np.str_("")])
+def test_an_empty_string_of_numpy_comes_back(value):
+    assert type(decode_attr(encode_attr(value))) is type(value)
+    assert decode_attr(encode_attr(value)) == value
