@@ -20,11 +20,12 @@ from ..core.assembly import Assembler
 from ..core.chunk_grid import BlockPlan
 from ..core.metadata import Entry
 from ..core.selection import AxisRange, Selection
-from ..errors import IntegrityError, RequestError, UnsupportedDatasetError
-from .blosc2_file import settled_generation
+from ..errors import IntegrityError, InvalidPathError, RequestError, UnsupportedDatasetError
+from .blosc2_file import open_frame, settled_generation
 from .directory_root import DirectoryRoot, StoredTreeFactory
 from .generation import Generation
 from .plain_file import PART_NBYTES
+from .published_expression import is_published_expression, published_expression
 from .root import StoredFile
 from .safe_open import open_file, read_at
 
@@ -103,11 +104,21 @@ class AreaRoot(DirectoryRoot):
             nbytes = min(file.status.st_size, MAX_STORED_NBYTES + 1)
             head = read_at(file.fd, min(nbytes, 64), 0)
             data = read_at(file.fd, nbytes, 0) if StoredExpression.is_stored(head) else b""
-        if not data:
-            return self._describe_frame(place)
         try:
-            stored = StoredExpression.from_bytes(data)
-        except (IntegrityError, RequestError) as error:
+            if data:
+                stored = StoredExpression.from_bytes(data)
+            else:
+                with open_frame(self.watched, place.real) as frame:
+                    header, vlmeta = frame.read_metadata()
+                    generation = frame.generation
+                if not is_published_expression(header):
+                    return self._describe_frame(place)
+                stored = published_expression(header, vlmeta, self.watched)
+        except UnsupportedDatasetError as error:
+            return [(self._unsupported(place, str(error), generation), generation.stamp)]
+        except (IntegrityError, RequestError, InvalidPathError) as error:
+            if not data and not isinstance(error, (RequestError, InvalidPathError)):
+                return self._describe_frame(place)
             entry = self._unsupported(place, f"an expression that cannot be used: {error}", generation)
             return [(entry, generation.stamp)]
         entry = self._stored(place, "array", generation, geometry=stored.geometry)

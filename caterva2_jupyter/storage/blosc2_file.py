@@ -239,6 +239,18 @@ class FrameFile(ABC):
         version = version_tag(stamp, geometry)
         return FrameIndex(header, geometry, meta is not None, offsets, vlmeta, stamp, version, latest)
 
+    def read_metadata(self) -> tuple[FrameHeader, dict[str, bytes]]:
+        """Header and packed metalayers of the user's, of any frame.
+
+        Raises
+        ------
+        IntegrityError
+        """
+        start = self.read_index_file(_FIRST_READ_NBYTES, 0)
+        length = header_nbytes(start)
+        header = parse_header(start[:length] if length <= len(start) else self.read_index_file(length, 0))
+        return header, self._read_trailer(header)
+
     def _read_trailer(self, header: FrameHeader) -> dict[str, bytes]:
         tail = self.read_index_file(TRAILER_TAIL_NBYTES, header.frame_nbytes - TRAILER_TAIL_NBYTES)
         length = trailer_nbytes(tail)

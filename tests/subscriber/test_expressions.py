@@ -263,6 +263,36 @@ def test_nothing_is_replaced_unasked(tmp_path: Path, visitor: list[Visitor]) -> 
     with_foo(test, tmp_path)
 
 
+def publish_old(path: Path, form: dict[str, Any], shape: tuple[int, ...] = (60, 100)) -> None:
+    """A frame as the older system's Blosc2 wrote it."""
+    array = blosc2.empty(shape, dtype="i4", urlpath=str(path), meta={"LazyArray": 1}, mode="w")
+    array.schunk.vlmeta["_LazyArray"] = form
+
+
+def test_expressions_of_the_older_system_are_adopted(tmp_path: Path, visitor: list[Visitor]) -> None:
+    areas = tmp_path / "areas"
+    mine = areas / "personal" / SOMEBODY.id
+    mine.mkdir(parents=True)
+    cache = areas / "cache" / "foo"
+    publish_old(mine / "old.b2nd", {"expression": "a + 1", "UDF": None, "operands": {"a": f"{cache}/dir/grid.b2nd"}})
+    publish_old(mine / "chain.b2nd", {"expression": "o * 2", "UDF": None, "operands": {"o": f"{mine}/old.b2nd"}})
+    publish_old(mine / "out.b2nd", {"expression": "a", "UDF": None, "operands": {"a": "/etc/passwd"}})
+    publish_old(mine / "bad.b2nd", {"expression": "a.b", "UDF": None, "operands": {"a": f"{cache}/dir/grid.b2nd"}})
+    publish_old(mine / "udf.b2nd", {"expression": None, "UDF": "def f(): pass", "operands": {}})
+
+    async def test(sub: Served) -> None:
+        info = await sub.json("/api/info/@personal/old.b2nd")
+        assert (info["expression"], info["operands"], info["dtype"]) == ("a + 1", {"a": A}, "int32")
+        got = values_of(await sub.fetch("/api/v1/values?path=@personal/chain&sel=2"))
+        np.testing.assert_array_equal(got, (GRID[2] + 1) * 2)
+        items = {i["path"]: i for i in (await sub.json("/api/v1/roots/@personal/catalog"))["items"]}
+        for name, words in [("out", "not in this state directory"), ("bad", "attributes"), ("udf", "never run")]:
+            assert items[f"{name}.b2nd"]["kind"] == "unsupported"
+            assert words in items[f"{name}.b2nd"]["reason"]
+
+    with_foo(test, tmp_path)
+
+
 def test_damaged_and_hostile_files_are_listed_with_the_reason(tmp_path: Path, visitor: list[Visitor]) -> None:
     good = StoredExpression("a", {"a": A}, Geometry((2,), (2,), (2,), np.dtype("i4"))).to_bytes()
     public = tmp_path / "areas" / "public"
