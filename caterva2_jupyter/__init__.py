@@ -16,13 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .client.changes import Change, Watch
     from .client.client import Client, connect, open_address
     from .client.group import Group, UnsupportedDataset
     from .client.remote_array import RemoteArray
     from .client.remote_dataset import Freshness
     from .client.remote_file import RemoteFile
     from .client.service import RootStatus
-    from .publishing import Publication, publish
     from .errors import (
         AccessDeniedError,
         AuthenticationError,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         TooManyRequestsError,
         UnsupportedDatasetError,
     )
+    from .publishing import Publication, publish
     from .xarray_backend.writing import to_caterva2 as to_caterva2
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "AccessDeniedError",
     "AuthenticationError",
     "Caterva2Error",
+    "Change",
     "Client",
     "ConfigError",
     "ConflictError",
@@ -80,6 +82,7 @@ __all__ = [
     "TooManyRequestsError",
     "UnsupportedDataset",
     "UnsupportedDatasetError",
+    "Watch",
     "__version__",
     "connect",
     "open_address",
@@ -87,6 +90,8 @@ __all__ = [
 ]
 
 _CLIENT_MODULES = {
+    "Change": "changes",
+    "Watch": "changes",
     "Client": "client",
     "connect": "client",
     "open_address": "client",

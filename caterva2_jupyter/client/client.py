@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from .address import DatasetAddress, parse_address
 from .area_service import AreaService
 from .cache_policy import CachePolicy, parse_cache_policy
 from .cache_service import CacheService
+from .changes import Change, Watch, changes_of
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
 from .lazy_expression import LazyExpression, from_text
@@ -280,6 +281,44 @@ class Client:
         if name is None:
             return made
         return made.save(name if name.startswith("@") else f"@personal/{name}", overwrite=True)
+
+    def changes(self, address: str) -> Iterator[Change]:
+        """What happens at a root, group or dataset from now on, without end.
+
+        Parameters
+        ----------
+        address : str
+            ``ROOT`` or ``ROOT/PATH``.
+
+        Yields
+        ------
+        Change
+            Interruptions come as ``offline``; what was missed then is told after them.
+
+        Raises
+        ------
+        RootNotFoundError, AuthenticationError
+
+        Examples
+        --------
+        >>> for change in client.changes("foo/dir2"):               # doctest: +SKIP
+        ...     print(change.kind, change.path)
+        """
+        root, path = self._split(address)
+        self._session.follow(root)
+        return changes_of(self._session.service, root, path)
+
+    def watch(self, address: str, callback: Callable[[Change], object]) -> Watch:
+        """Have a function called on each change of a root, group or dataset, in a thread, until ``stop()``.
+
+        Examples
+        --------
+        >>> watch = client.watch("foo", print)                      # doctest: +SKIP
+        >>> watch.stop()                                            # doctest: +SKIP
+        """
+        root, path = self._split(address)
+        self._session.follow(root)
+        return Watch(self._session.service, root, path, callback)
 
     def announce(self, address: str) -> None:
         """Have a root's publisher look now whether something changed at a path.

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core.cache_location import CacheLocation
-from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery
+from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery, Cursor
 from ..core.many_reads import many_to_json
 from ..core.metadata import Entry
 from ..core.paths import parse_root_name
@@ -189,6 +189,11 @@ class Service:
             with answer:
                 raise self.transport.stranger(kind)
         return answer
+
+    def event_lines(self, root: str, since: Cursor | None = None) -> Answer:
+        """Open what is told of a root while it happens: lines of JSON, without end."""
+        params = {"root": root} if since is None else {"root": root, "since": str(since)}
+        return self.transport.request("GET", _API + "/event-lines", params=params)
 
     def cache_location(self) -> CacheLocation:
         """Where the service's cache is on its machine, for those who are on it too.

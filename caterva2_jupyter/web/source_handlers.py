@@ -42,7 +42,6 @@ import logging
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
@@ -58,7 +57,6 @@ from ..core.blocks import BlockRecord, checksum_seed
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.chunk_grid import BlockPlan
 from ..core.chunk_runs import ChunkRuns
-from ..core.events import EventBatch
 from ..core.legacy import chunk_selection
 from ..core.many_reads import encode_failure, parse_many
 from ..core.metadata import Entry
@@ -83,12 +81,12 @@ from ..errors import (
     DatasetChangedError,
     DatasetNotFoundError,
     IntegrityError,
-    ResyncError,
     TooLargeError,
 )
 from ..storage.threaded_source import ThreadedSource
 from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
+from .event_teller import tell_events, tell_status
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
 __all__ = [
@@ -750,21 +748,50 @@ class AnnounceAnswers(SourceAnswers):
         self.write_json({"root": root, "path": path})
 
 
-class EventsAnswers(SourceAnswers, WebSocketHandler):
-    """``WS events?root=R&since=EPOCH:SEQ``: batches of events as JSON texts, heartbeats between them.
+class _ListenedAnswers(SourceAnswers):
+    """Base of what is told as it happens; its cap is that of listeners."""
 
-    Also ``{"type": "resync", "root": R}`` (list again; what follows is from now on) and, where roots can be
-    away, ``{"type": "status", "root": R, "online": bool}``. What clients send is ignored.
-    """
-
-    is_socket = True
-    _tasks: tuple[asyncio.Task[None], ...] = ()
-
-    async def answer_get(self) -> None:
+    def parse_listening(self) -> None:
+        """Which root, from where on."""
         texts = self.query_texts()
         self._root = parse_root_name(texts.get("root", ""))
         self._source = self.source_of(self._root)
         self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
+
+    async def tell(self, message: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    async def tell_all(self) -> None:
+        """Tell events, and whether the root is online, until there is nobody to tell."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if isinstance(self.sources, StatusDirectory):
+                    tasks.create_task(tell_status(self._root, self.sources.status(self._root), self.tell))
+                tasks.create_task(self._tell_events())
+        except* (WebSocketClosedError, StreamClosedError, _NothingMore):
+            pass
+        except* Caterva2Error as errors:
+            log.debug("events of %s end: %s", self._root, errors.exceptions[0])
+        except* Exception:
+            log.exception("events of %s fail", self._root)
+
+    async def _tell_events(self) -> None:
+        await tell_events(self._source, self._since, self.tell)
+        raise _NothingMore
+
+
+class _NothingMore(Exception):
+    """A source has ended its events."""
+
+
+class EventsAnswers(_ListenedAnswers, WebSocketHandler):
+    """``WS events?root=R&since=EPOCH:SEQ``: messages of ``event_teller`` as texts. What clients send is ignored."""
+
+    is_socket = True
+    _telling: asyncio.Task[None] | None = None
+
+    async def answer_get(self) -> None:
+        self.parse_listening()
         # The connection's whole life is in here.
         with self.limits.events.hold(self.client_key()):
             try:
@@ -776,10 +803,7 @@ class EventsAnswers(SourceAnswers, WebSocketHandler):
         opened = super().open(*args, **kwargs)
         if opened is not None:
             await opened
-        tasks = [asyncio.create_task(self._tell_events())]
-        if isinstance(self.sources, StatusDirectory):
-            tasks.append(asyncio.create_task(self._tell_status(self.sources.status(self._root))))
-        self._tasks = tuple(tasks)
+        self._telling = asyncio.create_task(self._tell_until_closed())
 
     def on_message(self, message: str | bytes) -> None:
         pass
@@ -789,55 +813,33 @@ class EventsAnswers(SourceAnswers, WebSocketHandler):
         super().on_close()
 
     def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
 
-    async def _tell_events(self) -> None:
-        since: Cursor | None = self._since
-        try:
-            while True:
-                try:
-                    await self._follow(since)
-                    break
-                except ResyncError:
-                    since = None
-        except (WebSocketClosedError, StreamClosedError):
-            pass
-        except Caterva2Error as error:
-            log.debug("events of %s end: %s", self._root, error)
-        except Exception:
-            log.exception("events of %s fail", self._root)
+    async def _tell_until_closed(self) -> None:
+        await self.tell_all()
         self.close(1011)
 
-    async def _follow(self, since: Cursor | None) -> None:
-        batches = self._source.events(since)
-        try:
-            if since is None and self._since is not None:
-                # Listening begins before the client is told to list, so that nothing falls between.
-                first = asyncio.ensure_future(anext(batches))
-                await asyncio.sleep(0)
-                await self._tell({"type": "resync", "root": self._root})
-                await self._tell_batch(await first)
-            async for batch in batches:
-                await self._tell_batch(batch)
-        finally:
-            await _close(batches)
-
-    async def _tell_batch(self, batch: EventBatch) -> None:
-        self._since = batch.cursor
-        await self._tell(batch.to_json())
-
-    async def _tell_status(self, status: AsyncIterator[bool]) -> None:
-        with suppress(WebSocketClosedError, StreamClosedError):
-            try:
-                async for online in status:
-                    await self._tell({"type": "status", "root": self._root, "online": online})
-            finally:
-                await _close(status)
-
-    async def _tell(self, message: Mapping[str, Any]) -> None:
-        # Waits until the socket has taken it: a slow listener falls behind in the hub, not in memory here.
+    async def tell(self, message: Mapping[str, Any]) -> None:
         await self.write_message(json.dumps(message, separators=(",", ":")))
+
+
+class EventLinesAnswers(_ListenedAnswers):
+    """``GET event-lines?root=R&since=EPOCH:SEQ``: the same as lines of an answer without end."""
+
+    async def answer_get(self) -> None:
+        self.parse_listening()
+        with self.limits.events.hold(self.client_key()):
+            self.set_header("Content-Type", "application/x-ndjson")
+            self.set_header("Cache-Control", "no-store")
+            self.set_header("X-Accel-Buffering", "no")  # proxies hand on what there is
+            self._line = asyncio.Lock()
+            await self.while_connected(self.tell_all())
+
+    async def tell(self, message: Mapping[str, Any]) -> None:
+        async with self._line:
+            self.write(json.dumps(message, separators=(",", ":")) + "\n")
+            await self.flush()
 
 
 async def _close(iterator: object) -> None:
@@ -857,6 +859,7 @@ SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
     (r"/api/v1/file", FileAnswers),
     (r"/api/v1/files/(.+)", PlainFileAnswers),
     (r"/api/v1/events", EventsAnswers),
+    (r"/api/v1/event-lines", EventLinesAnswers),
 )
 ANNOUNCE_ROUTE = r"/api/v1/roots/([^/]+)/announce"
 

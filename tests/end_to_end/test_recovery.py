@@ -113,3 +113,18 @@ def test_a_new_root_is_told_of_when_there_is_something_to_list(tmp_path: Path) -
             assert len(client["many"]) == 500
     finally:
         network.close()
+
+
+def test_a_watch_goes_on_over_a_subscriber_that_is_killed(network: Network, example_root: Path) -> None:
+    network.start_broker()
+    network.start_publisher("foo", example_root)
+    subscriber = network.start_subscriber()
+    heard: list[cat2.Change] = []
+    with cat2.connect(subscriber.url) as client, client.watch("foo", heard.append):
+        wait_for(lambda: cat2.Change("online") in heard)
+        subscriber.kill()
+        wait_for(lambda: cat2.Change("offline") in heard)
+        blosc2.asarray(np.arange(10), urlpath=str(example_root / "missed.b2nd"), mode="w")
+        subscriber.restart()
+        # Killed, it may have lost where its catalog was: then it says that it cannot tell what was missed.
+        wait_for(lambda: cat2.Change("put", "missed.b2nd") in heard or cat2.Change("listed") in heard)

@@ -1,0 +1,69 @@
+"""What listeners of a root are told, as JSON messages, however these travel: as a WebSocket's texts, or as lines.
+
+``EventBatch.to_json()``, heartbeats among them; ``{"type": "resync", "root": R}``: list again, what follows is from now
+on; and where roots can be away ``{"type": "status", "root": R, "online": bool}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from ..core.catalog import Cursor
+from ..core.events import EventBatch
+from ..core.source import Source
+from ..errors import ResyncError
+
+__all__ = ["tell_events", "tell_status"]
+
+Tell = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Sends a message, and waits until it is taken: a slow listener falls behind in the hub, not in memory here."""
+
+
+async def tell_events(source: Source, since: Cursor | None, tell: Tell) -> None:
+    """Tell what happens in a root from a cursor on (None: from now on); ends when the source ends or ``tell`` fails.
+
+    Raises
+    ------
+    Caterva2Error
+        What the source raises, but `ResyncError`.
+    """
+    told = since
+
+    async def tell_batch(batch: EventBatch) -> None:
+        nonlocal told
+        told = batch.cursor
+        await tell(batch.to_json())
+
+    while True:
+        batches = source.events(since)
+        try:
+            if since is None and told is not None:
+                # Listening begins before the client is told to list, so that nothing falls between.
+                first = asyncio.ensure_future(anext(batches))
+                await asyncio.sleep(0)
+                await tell({"type": "resync", "root": source.root})
+                await tell_batch(await first)
+            async for batch in batches:
+                await tell_batch(batch)
+            return
+        except ResyncError:
+            since = None
+        finally:
+            await _close(batches)
+
+
+async def tell_status(root: str, status: AsyncIterator[bool], tell: Tell) -> None:
+    """Tell whether a root is online: now, and at each change."""
+    try:
+        async for online in status:
+            await tell({"type": "status", "root": root, "online": online})
+    finally:
+        await _close(status)
+
+
+async def _close(iterator: object) -> None:
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
