@@ -38,7 +38,7 @@ FAULTS = (
     *(f"S{i}" for i in range(1, 10)),
     *(f"V{i}" for i in range(1, 9)),
     *(f"I{i}" for i in range(1, 11)),
-    *(f"A{i}" for i in range(1, 14) if i not in (9, 12)),
+    *(f"A{i}" for i in range(1, 14) if i != 12),
 )
 
 
