@@ -77,3 +77,14 @@ def test_the_report_has_medians_and_says_what_failed() -> None:
     assert text.count("2.08 s (1 failed)") == 1
     assert "| peer | 2.00 (1 failed) |" in text  # of the floor, and of the bytes
     assert np.isclose(24_125_000 / 12_062_500, 2)
+
+
+def test_reads_through_xarray_are_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("zarr")
+    pytest.importorskip("dask")
+    from benchmarks import xarray_reads
+
+    assert xarray_reads.main(["--quick", "--runs", "1", "--peers", "local,direct", "--work", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "| direct |" in out
+    assert "WRONG" not in out
