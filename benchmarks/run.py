@@ -41,6 +41,7 @@ from .measure import (
 )
 from .peers import ISOLATED, PEERS, REPOSITORY, Site
 from .report import markdown
+from .scale import measure_scale
 
 __all__ = ["main"]
 
@@ -61,6 +62,7 @@ LINKS = {
     "wan-loss": Link("40 ms, 100 Mbit/s, 1 % loss", 0.04, 100e6, 0.01),
     "far": Link("150 ms, 100 Mbit/s", 0.15, 100e6),
     "far-loss": Link("150 ms, 100 Mbit/s, 1 % loss", 0.15, 100e6, 0.01),
+    "far-some-loss": Link("150 ms, 100 Mbit/s, 0.1 % loss", 0.15, 100e6, 0.001),
 }
 
 
@@ -73,7 +75,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--runs", type=int, default=3, help="interleaved runs, whose median is told")
     parser.add_argument("--seed", type=int, default=None, help="of what is read; drawn when not given")
-    parser.add_argument("--tables", default="reads,crowd,listing,engine", help="of reads, crowd, listing, engine")
+    parser.add_argument(
+        "--tables", default="reads,crowd,listing,engine,scale", help="of reads, crowd, listing, engine, scale"
+    )
     parser.add_argument("--cold-files", action="store_true", help="drop the files from the page cache before each run")
     return parser.parse_args(argv)
 
@@ -181,6 +185,8 @@ def _measure_link(
                 peer.stop()
         if "engine" in tables and shutil.which("nginx"):
             figures = measure_engine(site, size, seed, truth)
+        if "scale" in tables and emulated is None:
+            figures += measure_scale(site, size, seed, truth)
     form = {
         "samples": as_json(samples),
         "crowds": as_json(crowds),

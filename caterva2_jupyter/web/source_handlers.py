@@ -41,7 +41,7 @@ import json
 import logging
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
@@ -123,6 +123,8 @@ YEAR_S = 365 * 24 * 3600
 MAX_READ_REQUEST_NBYTES = 16 << 20
 MIN_GZIP_NBYTES = 1400
 MIN_UNCOPIED_NBYTES = 16 << 10
+STALLED_S = 60.0
+"""A client that takes less than ``PIECE_NBYTES`` of an answer in that time gives its place to others."""
 
 R = TypeVar("R")
 Part = bytes | bytearray | memoryview
@@ -274,7 +276,7 @@ class SourceAnswers(JsonAnswers):
         is_chunked = isinstance(connection, HTTP1Connection) and connection._chunking_output
         if not is_chunked or self._transforms or self._write_buffer:
             self.write(b"".join(parts))
-            await self.flush()
+            await self.until_taken(self.flush(), nbytes)
             return
         stream = cast("HTTP1Connection", connection).stream
         small = [b"%x\r\n" % nbytes]
@@ -286,7 +288,24 @@ class SourceAnswers(JsonAnswers):
                 stream.write(b"".join(small))
                 small = []
             stream.write(part if isinstance(part, bytes) else memoryview(part))
-        await stream.write(b"".join([*small, b"\r\n"]))
+        await self.until_taken(stream.write(b"".join([*small, b"\r\n"])), nbytes)
+
+    async def until_taken(self, written: Awaitable[None], nbytes: int) -> None:
+        """Wait until the client has taken what was written; one that takes next to nothing is cut off.
+
+        Raises
+        ------
+        StreamClosedError
+        """
+        try:
+            async with asyncio.timeout(STALLED_S * max(1.0, nbytes / PIECE_NBYTES)):
+                await written
+        except TimeoutError:
+            connection = self.request.connection
+            log.info("the client of %s takes nothing: cut off", self.request.path)
+            if isinstance(connection, HTTP1Connection):
+                connection.stream.close()
+            raise StreamClosedError from None
 
     async def write_pieces(self, body: bytes) -> None:
         """A JSON body that may be megabytes: piece by piece, compressed where that is accepted."""
@@ -517,7 +536,7 @@ class ReadManyAnswers(SourceAnswers):
                 self.write(body if isinstance(body, bytes) else bytes(body))
                 nrecords += 1
                 if len(body) >= PIECE_NBYTES or nrecords % 64 == 0:
-                    await self.flush()
+                    await self.until_taken(self.flush(), PIECE_NBYTES)
         except Caterva2Error as error:
             self.write(encode_error(error, seed))
             return False
@@ -525,7 +544,7 @@ class ReadManyAnswers(SourceAnswers):
             await _close(stream.records)
         self.write(encode_end(nrecords, seed))
         if sum(map(len, self._write_buffer)) >= PIECE_NBYTES:
-            await self.flush()
+            await self.until_taken(self.flush(), PIECE_NBYTES)
         return True
 
     async def _give_up(self, ahead: Iterable[asyncio.Task[_Begun]]) -> None:
@@ -623,7 +642,7 @@ class ChunkAnswers(SourceAnswers):
                     self.write(body if isinstance(body, bytes) else bytes(body))
                     nrecords += 1
                     if not runs.is_complete:
-                        await self.flush()
+                        await self.until_taken(self.flush(), PIECE_NBYTES)
             if not runs.is_complete:
                 raise IntegrityError(f"root {stream.entry.path!r} did not send all blocks of a chunk")
         except Caterva2Error:
@@ -696,7 +715,7 @@ class StoredAnswers(SourceAnswers):
     async def _send(self, parts: AsyncIterator[bytes]) -> None:
         async for part in parts:
             self.write(part)
-            await self.flush()
+            await self.until_taken(self.flush(), PIECE_NBYTES)
 
 
 class FileAnswers(StoredAnswers):
@@ -839,7 +858,7 @@ class EventLinesAnswers(_ListenedAnswers):
     async def tell(self, message: Mapping[str, Any]) -> None:
         async with self._line:
             self.write(json.dumps(message, separators=(",", ":")) + "\n")
-            await self.flush()
+            await self.until_taken(self.flush(), PIECE_NBYTES)
 
 
 async def _close(iterator: object) -> None:

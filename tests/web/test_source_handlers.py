@@ -37,6 +37,7 @@ from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.storage.event_hub import EventHub
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.storage.threaded_source import ThreadedSource
+from caterva2_jupyter.web import source_handlers
 from caterva2_jupyter.web.access import NetworkToken, Open, RequestGuard
 from caterva2_jupyter.web.caps import ClientCap
 from caterva2_jupyter.web.service import HealthHandler, Route, ServiceHandler, make_application
@@ -520,6 +521,22 @@ def test_reads_at_once_of_one_client_have_a_cap() -> None:
             assert (answer.status, answer.json()["error"]) == (429, "TooManyRequestsError")
             assert answer.headers["Retry-After"] == "1"
         wait_for(lambda: limits.reads._total == 0)
+
+
+@pytest.mark.parametrize("request_bytes", [READ_BIG, GET_BIG], ids=["read", "file"])
+def test_a_client_that_takes_nothing_gives_its_place_to_others(
+    request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_handlers, "STALLED_S", 0.1)
+    source = Scripted()
+    limits = Limits()
+    with serving_scripted(source, limits) as served, slow_client(served, request_bytes) as client:
+        assert source.is_closed.wait(20)
+        wait_for(lambda: limits.reads._total == 0)
+        client.settimeout(20)
+        while client.recv(1 << 20):  # what was on its way, and then the end of the connection
+            pass
+        assert served.get("/api/v1/health").status == 200
 
 
 # Files
