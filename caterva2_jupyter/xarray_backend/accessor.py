@@ -8,9 +8,11 @@ these methods do it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -113,6 +115,18 @@ class _Reductions(Generic[T]):
 
     def _reduce(self, op: Operation, dim: Dims, skipna: bool | None, keep_attrs: bool | None, ddof: int) -> T:
         raise NotImplementedError
+
+    def to_caterva2(self, path: str | os.PathLike[str], mode: str = "w-", **options: Any) -> Path:
+        """Write it as a directory of ``.b2nd``; see ``caterva2_jupyter.to_caterva2``.
+
+        Examples
+        --------
+        >>> ds.cat2.to_caterva2("/data/climate/run1")               # doctest: +SKIP
+        """
+        from .writing import to_caterva2
+
+        written: Any = self._obj
+        return to_caterva2(written, path, mode, **options)
 
     def mean(self, dim: Dims = None, *, skipna: bool | None = None, keep_attrs: bool | None = None) -> T:
         """Mean of the decoded values along dimensions, made where the data is.

@@ -304,3 +304,11 @@ def test_real_files_come_back_identical(real_data: Path, tmp_path: Path, serve: 
     for file, tree in written.items():
         back = xr.open_datatree(f"{base}/{file.name.replace('.', '_')}", engine="caterva2").load()
         xr.testing.assert_identical(back, tree)
+
+
+def test_the_accessor_writes_too(tmp_path: Path, serve: Serve) -> None:
+    ds = everything()[["t"]]
+    to_caterva2(ds, tmp_path / "run")
+    opened = xr.open_dataset(serve() + "/run", engine="caterva2")
+    assert opened.cat2.to_caterva2(tmp_path / "copy", encoding={"t": {"chunks": (1, 5, 7)}}) == tmp_path / "copy"
+    assert blosc2.open(str(tmp_path / "copy" / "t.b2nd")).chunks == (1, 5, 7)
