@@ -126,7 +126,7 @@ def opened(chromium: Browser, site: Site) -> Iterator[Panel]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on(
         "request",
-        lambda r: outside.append(r.url) if not r.url.startswith((site.lab.base, "data:", "blob:")) else None,
+        lambda r: outside.append(r.url) if not r.url.startswith((site.lab.base, "data:", "blob:", "about:")) else None,
     )
     page.goto(site.lab.url, wait_until="domcontentloaded")
     page.wait_for_selector("#jp-main-dock-panel", timeout=60_000)
@@ -183,6 +183,12 @@ def test_a_newcomer_finds_a_cube_looks_at_it_reads_it_and_sees_it_change(panel: 
     output.first.wait_for(timeout=60_000)
     assert "array(" in output.first.inner_text()
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+    # A row can be dragged into a cell.
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:insert-cell-below')")
+    below = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content")
+    panel.item("temperature").drag_to(below)
+    below.get_by_text("cat2.connect").wait_for()
 
     # It changes at its publisher: the row and its properties follow, with no reload.
     version = properties.locator("dt:text-is('Version') + dd").inner_text()
@@ -361,6 +367,8 @@ def test_every_failure_is_a_sentence_with_its_cure_and_goes_away_by_itself(panel
         notice.get_by_role("button", name="Try again").click()
         notice.get_by_text(title).wait_for()
         page.unroute("**/caterva2/api/v1/roots*")
+        if answer is not None:  # after the last one it looks again by itself
+            panel.button("Refresh").click()
         panel.item("climate").wait_for()
 
 
@@ -385,6 +393,17 @@ def test_settings_are_there_and_one_tab_is_used_by_default(panel: Panel) -> None
         panel.item(name).dblclick()
         page.locator(".lm-TabBar-tabLabel", has_text=re.compile(rf"^{name}$")).wait_for()
     assert page.locator(".c2-viewer-tab").count() == 1
+    # What is open comes back with the page, and asks for nothing before it is seen.
+    saved = len(panel.lab.asked("/api/workspaces"))
+    page.evaluate("() => window.jupyterapp.commands.execute('launcher:create')")
+    wait_for(lambda: len(panel.asked("/api/workspaces")) > saved, 10, "the saved layout")
+    page.goto("about:blank")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/v1/values" in request.url else None)
+    page.goto(f"{panel.lab.base}lab", wait_until="domcontentloaded")
+    page.locator(".lm-TabBar-tabLabel", has_text=re.compile("^ds-1d-b$")).wait_for(timeout=60_000)
+    page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')", timeout=60_000)
+    assert asked == []
     schema = json.loads((REPOSITORY / "server_extension" / "schema" / "plugin.json").read_text())
     assert schema["properties"]["openInNewTab"]["default"] is False
 

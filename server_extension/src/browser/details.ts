@@ -9,6 +9,7 @@ import type { TreeNode } from './model';
 import { isArea } from './model';
 import { AREAS } from './tree';
 import type { CacheStatus, Entry, Estimate, Service } from './service';
+import { isOnline } from './service';
 
 const LOOKUP_MS = 150;
 const MAX_ATTRIBUTES = 200;
@@ -145,11 +146,11 @@ export class Details {
       bar.append(button('View', 'view', () => this.actions.view?.(node), { class: 'c2b-primary', title: 'Show it in the viewer (Enter)' }));
     }
     if (node.kind === 'root' && !node.root.startsWith('@')) {
-      const online = node.status?.followed === true;
+      const isFollowed = node.status?.followed === true;
       bar.append(
-        button(online ? 'Unfollow' : 'Follow', 'follow', () => this.actions.follow(node, !online), {
-          class: online ? '' : 'c2b-primary',
-          title: online
+        button(isFollowed ? 'Unfollow' : 'Follow', 'follow', () => this.actions.follow(node, !isFollowed), {
+          class: isFollowed ? '' : 'c2b-primary',
+          title: isFollowed
             ? 'Hear of its changes no more; what is kept of it goes when room is needed'
             : 'Hear of its changes, and keep on this server what is read of it'
         })
@@ -218,7 +219,7 @@ export class Details {
     }
     if (node.kind === 'root') {
       const status = node.status;
-      add('State', status?.online !== false ? 'online' : `offline${status?.since ? ` since ${formatTime(Date.parse(status.since))}` : ''}${status?.reason ? `: ${status.reason}` : ''}`);
+      add('State', isOnline(status) ? 'online' : `offline${status?.since ? ` since ${formatTime(Date.parse(status.since))}` : ''}${status?.reason ? `: ${status.reason}` : ''}`);
       add('Followed', status?.followed === true ? 'yes: changes are shown as they happen, and what is read is kept' : 'no: read straight from its publisher, nothing is kept');
       return list;
     }

@@ -37,6 +37,11 @@ export interface RootStatus {
   writable?: boolean;
 }
 
+/** Is a root there? One that is only being listed is. */
+export function isOnline(root: { online?: boolean; reason?: string } | undefined): boolean {
+  return root?.online !== false || root.reason === 'being listed';
+}
+
 export interface Page {
   epoch: string;
   seq: number;

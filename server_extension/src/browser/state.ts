@@ -5,7 +5,7 @@ import { button, make } from './dom';
 import { explain, isAbort } from './failures';
 import { formatBytes, formatCount, formatFraction, formatTime } from './format';
 import type { Summary } from './service';
-import { Service } from './service';
+import { isOnline, Service } from './service';
 
 const EVERY_MS = 3000;
 
@@ -24,7 +24,7 @@ export function hitRatio(summary: Summary): number | null {
 /** Sentences about what does not work; none when all is well. */
 export function problems(summary: Summary): string[] {
   const found = summary.roots
-    .filter(root => root.followed && !root.online)
+    .filter(root => root.followed && !isOnline(root))
     .map(root => `${root.root} is offline${root.since ? ` since ${formatTime(Date.parse(root.since))}` : ''}${root.reason ? `: ${root.reason}` : ''}. What is kept of it can be read.`);
   const { corrupt = 0, refused = 0 } = summary.counters;
   if (corrupt > 0) {
@@ -115,7 +115,7 @@ class State implements StatePage {
           'tr',
           {},
           make('th', { scope: 'row' }, name),
-          make('td', {}, make('span', { class: `c2b-dot ${root.online ? 'c2b-online' : 'c2b-offline'}` }), ` ${root.online ? 'online' : 'offline'}`),
+          make('td', {}, make('span', { class: `c2b-dot ${isOnline(root) ? 'c2b-online' : 'c2b-offline'}` }), ` ${isOnline(root) ? 'online' : 'offline'}`),
           make('td', { text: root.followed ? 'following' : 'not followed' }),
           make('td', { text: root.followed ? `${formatBytes(root.kept_nbytes)} of ${formatBytes(root.total_nbytes)} (${formatFraction(part)})` : '–' })
         )

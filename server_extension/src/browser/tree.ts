@@ -7,6 +7,7 @@ import { icon, make } from './dom';
 import { formatBytes, formatDtype, formatFraction, formatShape, itemNbytes, product, shortDtype } from './format';
 import type { Row, TreeModel, TreeNode } from './model';
 import { canOpen, isArea } from './model';
+import { isOnline } from './service';
 
 /** What areas are for. */
 export const AREAS: { [root: string]: string } = {
@@ -192,7 +193,7 @@ export class TreeView {
       node.entry?.version,
       node.entry?.attrs_tag,
       node.changedAt,
-      node.status?.online,
+      isOnline(node.status),
       node.status?.followed,
       node.status?.since,
       this.keptParts.get(node.address),
@@ -256,7 +257,7 @@ export class TreeView {
   }
 
   private rootState(node: TreeNode): HTMLElement {
-    const online = node.status?.online !== false;
+    const online = isOnline(node.status);
     const state = make('span', { class: 'c2b-root-state' });
     const part = this.keptParts.get(node.root);
     if (node.status?.followed === true && part !== undefined) {
@@ -281,7 +282,7 @@ export class TreeView {
       const part = this.keptParts.get(node.root);
       return [
         node.name,
-        node.status?.online !== false ? 'online' : 'offline',
+        isOnline(node.status) ? 'online' : 'offline',
         node.status?.followed === true ? 'following' : 'not followed',
         part === undefined ? '' : `${formatFraction(part)} kept`
       ]
@@ -297,7 +298,7 @@ export class TreeView {
       return `${node.name}: ${AREAS[node.root] ?? 'an area of this server'}`;
     }
     if (node.kind === 'root') {
-      const online = node.status?.online !== false;
+      const online = isOnline(node.status);
       const since = node.status?.since ? ` since ${new Date(node.status.since).toLocaleString()}` : '';
       const why = node.status?.reason ? ` (${node.status.reason})` : '';
       return `${node.name}: ${online ? 'online' : `offline${since}${why}`}, ${node.status?.followed === true ? 'following' : 'not followed'}`;

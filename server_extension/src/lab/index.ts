@@ -66,7 +66,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const panel = new BrowserWidget(transport, {
       open: path => void app.commands.execute(Commands.open, { path }),
       insertCode: codeInserter(app, notebooks),
-      showState: () => void app.commands.execute(Commands.state)
+      // Other applications have no place for more pages.
+      showState: labShell === null ? undefined : () => void app.commands.execute(Commands.state)
     });
     panel.title.icon = icon;
     panel.title.caption = 'Remote datasets';
@@ -112,6 +113,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     app.commands.addCommand(Commands.state, {
       label: 'Show Running State of Remote Data',
       caption: 'What the cache holds and saved, and which connections stand',
+      isEnabled: () => labShell !== null,
       execute: () => {
         let tab = states.currentWidget;
         if (tab === null || tab.isDisposed) {

@@ -4,6 +4,7 @@ import { Widget } from '@lumino/widgets';
 import { Service } from '../browser';
 import { formatBytes, formatFraction } from '../browser/format';
 import type { Summary } from '../browser/service';
+import { isOnline } from '../browser/service';
 import type { StatePage } from '../browser/state';
 import { hitRatio, mountState, problems } from '../browser/state';
 import type { ServiceError, Transport } from '../transport';
@@ -60,7 +61,7 @@ export class StateItem extends Widget {
   private draw(summary: Summary): void {
     const found = problems(summary);
     const ratio = hitRatio(summary);
-    const offline = summary.roots.filter(root => root.followed && !root.online).length;
+    const offline = summary.roots.filter(root => root.followed && !isOnline(root)).length;
     const parts = [`Cache ${formatBytes(summary.usage_nbytes)}`];
     if (ratio !== null) {
       parts.push(`${formatFraction(ratio)} hits`, `${formatBytes(summary.reads.held_nbytes)} saved`);
