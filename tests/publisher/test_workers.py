@@ -7,17 +7,25 @@ import http.client
 import json
 import os
 import signal
+import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import blosc2
+import h5py
 import numpy as np
 import pytest
 
+from caterva2_jupyter.config import NetworkConfig
 from caterva2_jupyter.core.wire import RecordParser
 from caterva2_jupyter.publisher.messages import config_from_json, config_to_json
+from caterva2_jupyter.subscriber.link import open_session
+from caterva2_jupyter.subscriber.sources import RemoteSource
+from caterva2_jupyter.testing import read_array
 from tests.processes import Service, wait_for
 from tests.publisher.publishing import publisher_config
 
@@ -163,3 +171,58 @@ def test_a_configuration_arrives_as_it_was(tmp_path: Path) -> None:
     config = publisher_config(tmp_path, tmp_path / "state", workers=2, advertise="http://data.example.org")
     assert config.broker is None
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+@pytest.mark.parametrize("proved", [False, True], ids=["tls", "tls and codes"])
+def test_every_process_serves_hdf5_and_blosc2_by_tls_and_with_codes(tmp_path: Path, proved: bool) -> None:
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=tmp_path, capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("there is no openssl program to make a certificate with")
+    root = tmp_path / "root"
+    root.mkdir()
+    values = np.random.default_rng(1).integers(0, 100, (60, 50, 40)).astype("i4")
+    with h5py.File(root / "a.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=(10, 50, 40), compression="gzip", shuffle=True)
+    blosc2.asarray(values, chunks=(20, 50, 40), blocks=(5, 25, 20), urlpath=str(root / "b.b2nd"))
+    token = "0" * 32
+    (tmp_path / "token").write_text(token)
+    (tmp_path / "token").chmod(0o600)
+    network = f'tls_cert = "cert.pem"\ntls_key = "key.pem"\ntoken_file = "token"\nmac = {str(proved).lower()}\n'
+    (tmp_path / "caterva2.toml").write_text(f"[network]\n{network}")
+    arguments = ["--conf", "caterva2.toml", "--http", "localhost:0", "--broker", "", "--statedir", "state"]
+    service = Service(tmp_path, "pub", "caterva2_jupyter.publisher.app", *arguments, "--workers", NWORKERS, "foo", root)
+    config = NetworkConfig(read_token=token, mac=proved)
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+
+    async def read_all(url: str) -> None:
+        async with open_session(url, trusted) as session:
+            key = config.mac_key if proved else b""
+            source = RemoteSource("foo", url, session, config.read_bearer if proved else token, mac_key=key)
+            for path in ("a.h5/x.b2nd", "b.b2nd"):
+                assert np.array_equal(await read_array(source, path), values)
+
+    async def scenario() -> None:
+        pids = children(service.process.pid)
+        assert len(pids) == NWORKERS - 1
+        before = {pid: cpu_ticks(pid) for pid in pids}
+        async with asyncio.timeout(60):
+            while not all(cpu_ticks(pid) > before[pid] + 2 for pid in pids):
+                # Connections of their own, which any of the processes takes.
+                await asyncio.gather(*(read_all(service.url) for _ in range(6)))
+
+    try:
+        wait_for(lambda: asyncio.run(_is_listed(service.url, trusted, config, token, proved)), 30)
+        asyncio.run(scenario())
+    finally:
+        assert service.stop() == 0
+
+
+async def _is_listed(url: str, trusted: ssl.SSLContext, config: NetworkConfig, token: str, proved: bool) -> bool:
+    async with open_session(url, trusted) as session:
+        key = config.mac_key if proved else b""
+        source = RemoteSource("foo", url, session, config.read_bearer if proved else token, mac_key=key)
+        return bool((await source.entry("a.h5/x.b2nd")).version and (await source.entry("b.b2nd")).version)

@@ -2,6 +2,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import blosc2
 import numpy as np
@@ -13,6 +14,7 @@ from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import DatasetChangedError, IntegrityError, ResyncError, SourceUnavailableError
 from caterva2_jupyter.storage import threaded_source
 from caterva2_jupyter.storage.catalog_store import CatalogStore
+from caterva2_jupyter.storage.directory_root import DirectoryRoot
 from caterva2_jupyter.storage.event_hub import EventHub
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.storage.threaded_source import ThreadedSource
@@ -266,3 +268,50 @@ def test_a_slow_listener_is_told_to_list_again_and_blocks_nobody():
 async def _until(condition):
     while not condition():
         await asyncio.sleep(0.005)
+
+
+def test_small_reads_are_answered_at_once_when_they_are_in_memory(tmp_path):
+    values = np.arange(4000, dtype="i4").reshape(40, 100)
+
+    def write():
+        blosc2.asarray(values, chunks=(20, 100), blocks=(5, 50), urlpath=str(tmp_path / "part.tmp"), mode="w")
+        (tmp_path / "part.tmp").rename(tmp_path / "a.b2nd")
+
+    async def scenario():
+        with ThreadPoolExecutor(4) as executor:
+            root = DirectoryRoot(tmp_path, "owner")
+            source = ThreadedSource("foo", root, CatalogStore(), EventHub(), executor)
+            await source.scan()
+            request = ReadRequest("foo", "a", None, [[3, 4, 1], [7, 8, 1]])
+            assert source.read_at_once(request) is None  # nothing is open yet
+            expected = [record async for record in (await source.read_blocks(request)).records]
+            found = source.read_at_once(request)
+            if found is None:
+                pytest.skip("this file system does not tell what is in memory")
+            entry, records = found
+            assert [(r.nchunk, r.ids.tolist(), bytes(r.body), r.crcs.tolist()) for r in records] == [
+                (r.nchunk, r.ids.tolist(), bytes(r.body), r.crcs.tolist()) for r in expected
+            ]
+            for other in (
+                replace(request, version="0" * 24),
+                replace(request, selection=[[0, 40, 1], [0, 100, 1]]),  # another chunk was not read yet
+                replace(request, selection=[[3, 4, 1], [0, 10**9, 1]]),
+                replace(request, selection=[{"at": [3]}, [7, 8, 1]]),
+                replace(request, path="b"),
+                replace(request, mode="slice"),
+            ):
+                assert source.read_at_once(other) is None
+            pinned = replace(request, version=entry.version)
+            assert source.read_at_once(pinned) is not None
+            write()
+            assert source.read_at_once(pinned) is None  # another file is there
+            await source.rescan([tmp_path / "a.b2nd"])
+            with pytest.raises(DatasetChangedError):
+                await source.read_blocks(pinned)
+            newer = await source.read_blocks(request)
+            assert newer.entry.version != entry.version
+            source.close()
+            root.close()
+
+    write()
+    asyncio.run(scenario())
