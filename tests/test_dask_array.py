@@ -263,7 +263,6 @@ def test_workers_started_as_commands_compute_and_one_that_dies_is_survived(
             np.testing.assert_array_equal(client.compute(doubled).result(timeout=60), FIELD * 2)
             assert address not in client.scheduler_info()["workers"]
     finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            process.wait(20)
+        for process in processes:  # asked to stop, a worker looks for its scheduler for as long as half a minute
+            process.kill()
+            process.wait()
