@@ -75,7 +75,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     restorer?.add(panel, panel.id);
 
     const addTab = (path: string): MainAreaWidget<ViewerTab> => {
-      const content = new ViewerTab(transport, path);
+      const content = new ViewerTab(transport, path, app.restored);
       content.title.icon = icon;
       const tab = new MainAreaWidget({ content });
       tab.toolbar.hide();
@@ -107,7 +107,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
         } else {
           tab = addTab(path);
         }
-        app.shell.activateById(tab.id);
+        if (args.activate !== false) {
+          app.shell.activateById(tab.id);
+        }
       }
     });
     app.commands.addCommand(Commands.state, {
@@ -142,7 +144,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     void restorer?.restore(viewers, {
       command: Commands.open,
-      args: tab => ({ path: tab.content.path, newTab: true }),
+      args: tab => ({ path: tab.content.path, newTab: true, activate: false }),
       name: tab => `${tab.content.id}:${tab.content.path}`
     });
     void restorer?.restore(states, { command: Commands.state, name: () => 'state' });

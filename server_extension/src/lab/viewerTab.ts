@@ -36,7 +36,9 @@ export class ViewerTab extends Widget {
 
   constructor(
     private readonly transport: Transport,
-    private shownPath: string
+    private shownPath: string,
+    /** Until then tabs come and go as the layout is put together. */
+    private readonly restored: Promise<void>
   ) {
     super();
     this.id = `caterva2-viewer-${++serial}`;
@@ -90,8 +92,9 @@ export class ViewerTab extends Widget {
   }
 
   private async load(): Promise<void> {
-    if (this.viewer !== null || this.loading) {
-      return;
+    await this.restored;
+    if (this.viewer !== null || this.loading || !this.isVisible) {
+      return; // it loads as soon as it is shown
     }
     this.loading = true;
     const wait = document.createElement('p');
