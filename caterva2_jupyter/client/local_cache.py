@@ -34,7 +34,10 @@ from ..core.cache_location import DATA, JOURNAL, META, CacheLocation, version_di
 from ..core.chunk_grid import BlockPlan, ChunkProjection
 from ..core.codec import decode_runs
 from ..core.dtypes import is_vlen
+from ..core.exact_slice import PieceAssembler, piece_geometry, selection_digest, slice_seed
+from ..core.kept_slices import piece_place, slices_entry, unpack_piece
 from ..core.metadata import Entry
+from ..core.selection import Selection
 from ..errors import Caterva2Error, IntegrityError
 from .cache_policy import is_near
 from .decoded_blocks import DecodedBlocks
@@ -54,6 +57,8 @@ ASK_AGAIN_S = 60.0
 REPORT_EVERY_S = 10.0
 MAX_REPORTED = 4096
 MAX_META_NBYTES = 1 << 20
+
+_WHOLE_ONE = np.zeros(1, np.int64)
 
 T = TypeVar("T")
 _Key = tuple[str, str, str]  # root, dataset id, version
@@ -188,6 +193,34 @@ class LocalCache:
                 room[:] = raw
             keys: list[Hashable] = [(files.key, record.nchunk, block) for block in ids.tolist()]
             assembler.place_blocks(projection, ids.astype(np.int64), self.decoded.put(keys, room))
+
+    def read_slice(self, root: str, entry: Entry, selection: Selection) -> npt.NDArray[Any]:
+        """The box of a selection, where its exact slice is kept.
+
+        Raises
+        ------
+        NotHere
+            When it is not, or not all of it.
+        """
+        geometry = entry.geometry
+        assert geometry is not None
+        digest = selection_digest(selection)
+        seed = slice_seed(checksum_seed(entry.id, entry.version), digest)
+        files = self._follow(root, slices_entry(entry.path, entry.id, entry.version))
+        assembler = PieceAssembler(geometry, selection)
+        try:
+            for number in range(piece_geometry(geometry, selection).nchunks):
+                place = piece_place(digest, number)
+                for kept in self._checked(files, place, files.find(place, _WHOLE_ONE)):
+                    piece = unpack_piece(kept, digest, number)
+                    if piece is None:
+                        raise NotHere
+                    piece.verify(seed)
+                    assembler.add(piece)
+            assembler.finish()
+        except IntegrityError:
+            raise NotHere from None
+        return assembler.out
 
     def records(
         self, root: str, entry: Entry, plan: BlockPlan, first: int, stop: int

@@ -311,6 +311,9 @@ class Reader:
         if kept is not None:
             values: npt.NDArray[Any] = kept.view(assembler.out.dtype).reshape(assembler.out.shape).copy()
             return values
+        if (here := self._slice_here(root, entry, plan.selection)) is not None:
+            self._keep_values(key, here)
+            return here
         request = ReadRequest(
             root,
             entry.path,
@@ -340,14 +343,29 @@ class Reader:
                 if rest.first < rest.stop:
                     self._fetch(root, entry, plan, rest, assembler.add, Event())
                 box = assembler.out
-            if receiver.answer == "slice" and 0 < box.nbytes <= KEPT_VALUES_NBYTES // 8:
-                room = self._kept_values().room(box.nbytes)
-                room[:] = np.ascontiguousarray(box).reshape(-1).view(np.uint8)
-                self._kept_values().put([key], room)
+            if receiver.answer == "slice":
+                self._keep_values(key, box)
             if progress is not None:
                 progress(box.nbytes, box.nbytes)
             return box
         return None
+
+    def _keep_values(self, key: tuple[str, str, str, str], box: npt.NDArray[Any]) -> None:
+        if 0 < box.nbytes <= KEPT_VALUES_NBYTES // 8:
+            room = self._kept_values().room(box.nbytes)
+            room[:] = np.ascontiguousarray(box).reshape(-1).view(np.uint8)
+            self._kept_values().put([key], room)
+
+    def _slice_here(self, root: str, entry: Entry, selection: Selection) -> npt.NDArray[Any] | None:
+        """The exact slice from files on this machine, where it is kept."""
+        if (local := self.local) is None:
+            return None
+        from .local_cache import NotHere
+
+        try:
+            return local.read_slice(root, entry, selection)
+        except NotHere:
+            return None
 
     def _kept_values(self) -> DecodedBlocks:
         """Exact slices that came, by version and selection: the same values need not come twice."""

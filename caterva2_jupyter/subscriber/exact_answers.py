@@ -8,7 +8,6 @@ are fetched instead (``core/fill_policy``). Nothing is asked of other services h
 from __future__ import annotations
 
 import json
-import struct
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..core.blocks import WHOLE, BlockRecord, make_record
 from ..core.chunk_grid import BlockPlan
 from ..core.exact_slice import piece_geometry, selection_digest, slice_seed
 from ..core.fill_policy import FillLedger
+from ..core.kept_slices import MAX_PIECES, pack_piece, piece_place, slices_entry, unpack_piece
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
 from ..core.wire import ReadRequest
@@ -31,12 +31,7 @@ __all__ = ["ExactAnswers", "WantedSlice", "listed"]
 
 Ints = npt.NDArray[np.int64]
 
-_STORE = Geometry((1 << 62,), (1,), (1,), np.dtype("u1"), padded=False)
-"""Pieces are kept as complete chunks of an array of bytes that is as long as there are digests."""
-_MAX_PIECES = 256
 _GEOMETRY_PLACE = 1 << 61
-_DIGEST_NBYTES = 16
-_CRC = struct.Struct("<I")
 _PIECE_OVERHEAD_NBYTES = 84
 
 
@@ -133,17 +128,13 @@ class ExactAnswers:
     def kept(self, version: CachedVersion, wanted: WantedSlice) -> list[BlockRecord]:
         """The pieces of a slice that was seen before; none when it was not, or not all of it is there."""
         store = self._store(version)
-        digest = bytes.fromhex(wanted.digest)
         pieces: list[BlockRecord] = []
         for number in range(wanted.pieces.nchunks):
-            found = store.get(_place(wanted.digest, number), [0])
-            # Selections whose digests begin alike would share a place.
-            if len(found) != 1 or not found[0].is_whole or found[0].head[:_DIGEST_NBYTES] != digest:
+            found = store.get(piece_place(wanted.digest, number), [0])
+            piece = unpack_piece(found[0], wanted.digest, number) if len(found) == 1 else None
+            if piece is None:
                 return []
-            head, body = found[0].head, found[0].body
-            (crc,) = _CRC.unpack_from(head, _DIGEST_NBYTES)
-            ids, sizes, crcs = np.zeros(1, np.uint32), np.array([len(body)], np.uint32), np.array([crc], np.uint32)
-            pieces.append(BlockRecord(number, head[_DIGEST_NBYTES + _CRC.size :], ids, sizes, crcs, body))
+            pieces.append(piece)
         try:
             wanted.check(pieces)
         except IntegrityError:
@@ -160,20 +151,10 @@ class ExactAnswers:
         """
         wanted.check(records)
         store = self._store(version)
-        digest = bytes.fromhex(wanted.digest)
-        if len(records) <= _MAX_PIECES:
-            store.put(
+        if len(records) <= MAX_PIECES:
+            store.put_verified(
                 _geometry_record(store, version.geometry),
-                *(
-                    make_record(
-                        store.seed,
-                        _place(wanted.digest, r.nchunk),
-                        digest + _CRC.pack(int(r.crcs[0])) + r.head,
-                        [WHOLE],
-                        [memoryview(r.body)],
-                    )
-                    for r in records
-                ),
+                *(pack_piece(store.seed, wanted.digest, record) for record in records),
             )
         cbytes = sum(len(r.body) + _PIECE_OVERHEAD_NBYTES for r in records)
         with self._lock:
@@ -191,17 +172,12 @@ class ExactAnswers:
         return self._open(version.root, version.path, version.id, version.version)
 
     def _open(self, root: str, path: str, dataset_id: str, version: str) -> CachedVersion:
-        entry = Entry(path, "array", id=dataset_id, version=f"{version}#slices", geometry=_STORE)
-        return self._cache.open(entry, root)
+        return self._cache.open(slices_entry(path, dataset_id, version), root)
 
 
 def _geometry_record(store: CachedVersion, geometry: Geometry) -> BlockRecord:
     # A version of which nothing but slices is kept has to be told when it is asked for after a change.
     return make_record(store.seed, _GEOMETRY_PLACE, b"", [WHOLE], [json.dumps(geometry.to_json()).encode()])
-
-
-def _place(digest: str, number: int) -> int:
-    return int(digest[:12], 16) * _MAX_PIECES + number
 
 
 def _missing(version: CachedVersion, plan: BlockPlan, held: npt.NDArray[np.bool_] | None) -> dict[int, Ints]:

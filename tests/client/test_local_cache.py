@@ -28,10 +28,12 @@ from caterva2_jupyter.core.blocks import BlockRecord, checksum_seed, whole_recor
 from caterva2_jupyter.core.cache_location import CacheLocation
 from caterva2_jupyter.core.chunk_grid import BlockPlan
 from caterva2_jupyter.core.codec import encode_blocks
+from caterva2_jupyter.core.exact_slice import encode_pieces, piece_geometry, selection_digest, slice_seed
+from caterva2_jupyter.core.kept_slices import pack_piece, slices_entry
 from caterva2_jupyter.core.metadata import Entry, Geometry
 from caterva2_jupyter.core.selection import Selection, parse_basic
 from caterva2_jupyter.errors import DatasetNotFoundError, SourceUnavailableError
-from caterva2_jupyter.storage.block_cache import BlockCache
+from caterva2_jupyter.storage.block_cache import BlockCache, CachedVersion
 from tests.core.cases import box_of, decoded_blocks, geometries_and_selections, make_array
 
 PROOF = b"random"
@@ -573,3 +575,46 @@ class TestDecodedBlocks:
         assert len(block) == 1000
         assert blocks.get(0) is None
         assert blocks.nbytes <= 100
+
+
+def keep_slice(kept: Kept, selection: Selection, values: np.ndarray, other: Selection | None = None) -> CachedVersion:
+    """Keep an exact slice as a subscriber does; ``other``: with the digest of another selection."""
+    store = kept.cache.open(slices_entry("x.b2nd", "id", kept.entry.version), "foo")
+    digest = selection_digest(selection)
+    seed = slice_seed(kept.seed, digest)
+    for piece in encode_pieces(seed, values, piece_geometry(GRID, selection)):
+        packed = pack_piece(store.seed, selection_digest(other or selection), piece)
+        store.put(packed)
+    return store
+
+
+def test_an_exact_slice_that_is_kept_reads_as_numpy_does(kept: Kept) -> None:
+    key = (slice(0, 60), slice(7, 8))
+    local = LocalCache(FakeService(kept.directory))
+    with pytest.raises(NotHere):
+        local.read_slice("foo", kept.entry, selected(key))
+    keep_slice(kept, selected(key), ARRAY[key])
+    assert np.array_equal(local.read_slice("foo", kept.entry, selected(key)), ARRAY[key])
+    for other in ((slice(0, 60), slice(8, 9)), (slice(0, 59), slice(7, 8))):
+        with pytest.raises(NotHere):
+            local.read_slice("foo", kept.entry, selected(other))
+    with pytest.raises(NotHere):
+        local.read_slice("foo", replace(kept.entry, version="w"), selected(key))
+    local.close()
+
+
+def test_a_slice_that_is_damaged_or_of_another_selection_is_not_here(kept: Kept) -> None:
+    key, other = selected((slice(0, 60), slice(7, 8))), selected((slice(0, 60), slice(9, 10)))
+    store = keep_slice(kept, key, ARRAY[:, 7:8], other)  # of another place: its checksum tells
+    local = LocalCache(FakeService(kept.directory))
+    with pytest.raises(NotHere):
+        local.read_slice("foo", kept.entry, other)
+    keep_slice(kept, key, ARRAY[:, 7:8])
+    assert np.array_equal(local.read_slice("foo", kept.entry, key), ARRAY[:, 7:8])
+    data = kept.directory / store.key / "data"
+    damaged = bytearray(data.read_bytes())
+    damaged[-3] ^= 1
+    data.write_bytes(damaged)
+    with pytest.raises(NotHere):
+        local.read_slice("foo", kept.entry, key)
+    local.close()
