@@ -28,7 +28,7 @@ ALLOWED = {
     "client": BASE | {"config", "compute"},
     "xarray_backend": BASE | {"compute", "client"},
     "dask_array": BASE | {"compute", "client"},
-    "widgets": BASE | {"config", "client", "xarray_backend", "dask_array"},
+    "widgets": BASE | {"config", "compute", "client", "xarray_backend", "dask_array"},
     "cli": BASE | {"config", "client", "widgets"},
     "tui": BASE | {"config", "client", "cli"},
     "tools": BASE | {"config", "storage", "client"},

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..core.attributes import decode_attrs
 from ..core.catalog import CatalogQuery
+from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
+from ..core.once import once
 from ..core.paths import join, matches, parse_path
 from ..core.paths import name as last_name
 from ..errors import Caterva2Error, ConfigError, InvalidPathError, NotFoundError, UnsupportedDatasetError
@@ -29,6 +30,7 @@ from .remote_file import RemoteFile
 from .remote_path import RemotePath
 from .representation import format_nbytes, html_table, plain
 from .session import Session
+from .showing import Viewed
 from .writable import Writable
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class UnsupportedDataset(Writable):
         return html_table(f"UnsupportedDataset {self._root}/{self.path}", {"reason": self.reason})
 
 
-class Group(Writable, Mapping[str, "RemoteObject"]):
+class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
     """A root, a directory, a group of an HDF5 file, or that file itself: a mapping of its direct children.
 
     Keys are names, with their suffix; ``group["dir/x"]`` reaches below, and ``.b2nd`` may be left out when
@@ -149,7 +151,7 @@ class Group(Writable, Mapping[str, "RemoteObject"]):
         """Attributes by name, read-only."""
         return self._attrs
 
-    @cached_property
+    @once
     def _attrs(self) -> Mapping[str, Any]:
         return MappingProxyType(decode_attrs(self._session.complete(self._root, self._entry).attrs))
 
@@ -443,7 +445,7 @@ class Group(Writable, Mapping[str, "RemoteObject"]):
             return html_table(repr(self)[1:-1], {"cannot be listed": str(error)})
         facts = {last_name(entry.path): _summary(entry) for entry in listed.entries()}
         if listed.next is not None:
-            facts["…"] = "more"
+            facts["…"] = f"more than {SHOWN_CHILDREN}: list(group), or group.glob(pattern)"
         return html_table(repr(self)[1:-1], facts, self.attrs if self._entry.attrs_inline else {})
 
 
@@ -472,9 +474,13 @@ RemoteObject = Group | RemoteArray | RemoteFile | UnsupportedDataset
 
 def _summary(entry: Entry) -> str:
     if entry.geometry is not None and entry.kind == "array":
-        return f"array {entry.geometry.shape} {entry.geometry.dtype}"
+        geometry = entry.geometry
+        shape = " × ".join(f"{n:,}" for n in geometry.shape) or "scalar"
+        return f"{shape}  {'strings' if is_vlen(geometry.dtype) else geometry.dtype}"
     if entry.geometry is not None:
         return f"file, {format_nbytes(entry.nbytes)}"
+    if entry.kind == "group":
+        return "file with groups" if entry.version else "group"
     return entry.kind + (f": {entry.reason}" if entry.reason else "")
 
 

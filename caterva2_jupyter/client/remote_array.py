@@ -5,6 +5,7 @@ The key is parsed against NumPy itself (``core.selection``), so results and erro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
 from ..errors import ConfigError, TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
+from .chunk_picture import chunk_picture
 from .conversions import conversion
 from .lazy_expression import Computing
 from .prefetch import Prefetching
 from .reducing import Reducing
 from .remote_dataset import RemoteDataset
-from .representation import format_nbytes, html_table, plain
+from .representation import format_nbytes, format_time, html_table, plain
 from .session import Session
+from .showing import Plotted, Viewed
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -35,7 +38,7 @@ ITERATED_NBYTES = 16 << 20
 Field = str | list[str]
 
 
-class RemoteArray(Prefetching, Reducing, Computing, RemoteDataset):
+class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDataset):
     """An N-dimensional array of a root, read block by block as it is indexed.
 
     ``array[key]`` equals ``numpy_array[key]`` for basic indexing: ints, slices of any step, ``...``, ``None``;
@@ -319,16 +322,23 @@ class RemoteArray(Prefetching, Reducing, Computing, RemoteDataset):
         return f"<RemoteArray {where} shape={self.shape} dtype={plain(str(self.dtype))}>"
 
     def _repr_html_(self) -> str:
-        """A table of what is known, for notebooks; asks for nothing, and every text in it is escaped."""
+        """A card of what is known, for notebooks; asks for nothing, and every text in it is escaped."""
         geometry = self._geometry
-        facts = {name: str(getattr(self, name)) for name in ("shape", "dtype", "chunks", "blocks")}
-        if self.dims:
-            facts["dims"] = ", ".join(self.dims)
-        stored = f", {format_nbytes(self.cbytes)} stored" if self.cbytes else ""
-        facts["size"] = f"{format_nbytes(self.nbytes)}{stored}, {geometry.nchunks} chunks"
+        facts = {"shape": _with_names(self.shape, self.dims), "dtype": str(self.dtype)}
+        ratio = f", {self.nbytes / self.cbytes:.1f}:1" if self.cbytes and not self._fields else ""
+        stored = f" ({format_nbytes(self.cbytes)} stored{ratio})" if self.cbytes else ""
+        facts["size"] = f"{format_nbytes(self.nbytes)}{stored}"
+        chunk_nbytes = format_nbytes(math.prod(self.chunks) * self.dtype.itemsize)
+        facts["chunks"] = f"{self.chunks}, {geometry.nchunks:,} of {chunk_nbytes}, in blocks of {self.blocks}"
+        if codec := self._entry.storage.get("codec"):
+            facts["codec"] = str(codec)
+        if modified := format_time(self._entry.mtime_ns):
+            facts["modified"] = modified
         facts["version"] = self.version
         attrs = self.attrs if self._entry.attrs_inline else {}
-        return html_table(f"RemoteArray {self._root}/{self.path}", facts, attrs)
+        field = "".join(f"[{f!r}]" for f in self._fields)
+        title = f"RemoteArray {self._root}/{self.path}{field}"
+        return html_table(title, facts, attrs, chunk_picture(self.shape, self.chunks))
 
     def __dask_tokenize__(self) -> tuple[str, ...]:
         return (*super().__dask_tokenize__(), repr(self._fields))
@@ -356,6 +366,14 @@ class OrthogonalIndex:
 
 def _is_field_key(key: Any) -> bool:
     return isinstance(key, str) or (isinstance(key, list) and bool(key) and all(isinstance(k, str) for k in key))
+
+
+def _with_names(shape: tuple[int, ...], dims: tuple[str, ...] | None) -> str:
+    """A shape, with the names of its axes where they have some."""
+    if not dims:
+        return str(shape)
+    named = [f"{dims[n]}: {length:,}" if n < len(dims) else f"{length:,}" for n, length in enumerate(shape)]
+    return f"({', '.join(named)})"
 
 
 def _item_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -14,14 +14,15 @@ from ..core.selection import AxisRange, Selection, parse_basic
 from ..errors import TooLargeError
 from .prefetch import Prefetching
 from .remote_dataset import RemoteDataset
-from .representation import format_nbytes, html_table, plain
+from .representation import format_nbytes, format_time, html_table, plain
+from .showing import Viewed
 
 __all__ = ["RemoteFile"]
 
 BUFFER_NBYTES = 1 << 20
 
 
-class RemoteFile(Prefetching, RemoteDataset):
+class RemoteFile(Prefetching, Viewed, RemoteDataset):
     """A file of a root: one dimension of bytes (or of items of some bytes, for a frame).
 
     ``file[start:stop]`` is ``bytes``: of a plain file counted in bytes, of a ``.b2frame`` in its items.
@@ -116,12 +117,15 @@ class RemoteFile(Prefetching, RemoteDataset):
         return f"<RemoteFile {plain(f'{self._root}/{self.path}')} {format_nbytes(self.nbytes)}>"
 
     def _repr_html_(self) -> str:
-        """A table of what is known, for notebooks; every text in it is escaped."""
-        facts = {"size": format_nbytes(self.nbytes), "version": self.version}
+        """A card of what is known, for notebooks; asks for nothing; every text in it is escaped."""
+        facts = {"size": format_nbytes(self.nbytes)}
         if self.media_type:
             facts["media type"] = self.media_type
         if self.itemsize != 1:
             facts["items"] = f"{len(self)} of {dtype_to_json(self._geometry.dtype)}"
+        if modified := format_time(self._entry.mtime_ns):
+            facts["modified"] = modified
+        facts["version"] = self.version
         return html_table(f"RemoteFile {self._root}/{self.path}", facts, self.attrs if self._entry.attrs_inline else {})
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html.parser
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 import caterva2_jupyter as cat2
-from caterva2_jupyter.client.representation import format_nbytes, format_value, html_table, plain
+from caterva2_jupyter.client.chunk_picture import chunk_picture
+from caterva2_jupyter.client.representation import STYLE, format_nbytes, format_value, html_table, plain
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from tests.client.memory_service import MemoryService
 
@@ -25,7 +27,9 @@ HOSTILE = [
     "{{7*7}} ${x} [link](javascript:alert(1))",
     "__proto__",
 ]  # fmt: skip
-ALLOWED = {"div", "strong", "table", "tr", "th", "td", "details", "summary"}
+ALLOWED = {"div", "style", "span", "strong", "table", "tr", "th", "td", "details", "summary"}
+NUMBERS = {"width", "height", "viewbox", "points", "fill-opacity", "x", "y", "x1", "x2", "y1", "y2", "text-anchor"}
+PICTURE = {"svg", "polygon", "line", "text"}
 
 
 class _Tags(html.parser.HTMLParser):
@@ -43,8 +47,13 @@ def assert_inert(text: str) -> None:
     parser = _Tags()
     parser.feed(text)
     parser.close()
-    assert parser.tags <= ALLOWED
-    assert parser.attributes <= {("style", "text-align:left")}
+    assert parser.tags <= ALLOWED | PICTURE
+    assert STYLE in text or "<style" not in text
+    for name, value in parser.attributes:
+        is_fixed = (name, value) in (("style", "text-align:left"), ("role", "img"), ("aria-label", "chunk grid"))
+        is_class = name == "class" and re.fullmatch("c2-[a-z]+", value or "")
+        is_number = name in NUMBERS and re.fullmatch(r"[-\d., ]+|start|middle|end", value or "")
+        assert is_fixed or is_class or is_number, (name, value)
     assert "\x1b" not in text
     assert "\u202e" not in text
 
@@ -119,3 +128,27 @@ def test_values_are_one_short_line() -> None:
     assert [format_nbytes(n) for n in (0, 1023, 1024, 1 << 30, 8 << 40, 1 << 60)] == [
         "0 bytes", "1023 bytes", "1.0 KiB", "1.0 GiB", "8.0 TiB", "1024.0 PiB",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "lines"),
+    [
+        ((100,), (10,), 9),
+        ((100, 200), (50, 50), 1 + 3),
+        ((4, 6, 8), (2, 3, 4), 2 + 2 + 2),
+        ((9, 4, 6, 8), (1, 2, 3, 4), 2 + 2 + 2),
+        ((10**9,), (1000,), 23),
+        ((3, 5), (3, 5), 0),
+    ],
+)
+def test_a_picture_has_the_borders_of_chunks(shape: tuple[int, ...], chunks: tuple[int, ...], lines: int) -> None:
+    picture = chunk_picture(shape, chunks)
+    assert abs(picture.count("<line") - lines) <= (1 if max(shape) > 10**6 else 0)
+    assert len(picture) < 20_000
+    assert f">{shape[-1]:,}</text>" in picture
+    assert_inert(picture)
+
+
+def test_nothing_is_drawn_of_scalars_and_empty_arrays() -> None:
+    assert chunk_picture((), ()) == chunk_picture((3, 0), (3, 1)) == ""
+    assert "nan" not in chunk_picture((1, 1, 1), (5, 5, 5))
