@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from ..core.attributes import decode_attrs
 from ..core.metadata import Entry, Geometry
+from ..core.once import once
 from ..core.paths import name as last_name
 from ..errors import DatasetChangedError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
@@ -123,7 +123,7 @@ class RemoteDataset(Writable):
         """
         return self._attrs
 
-    @cached_property
+    @once
     def _attrs(self) -> Mapping[str, Any]:
         entry = self._session.complete(self._root, self._entry)
         if entry.version != self._entry.version:

@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from .metadata import Geometry
+from .once import once
 from .selection import AxisItems, AxisRange, AxisSelection, Selection
 
 __all__ = ["BlockPlan", "ChunkProjection"]
@@ -78,7 +78,7 @@ class BlockPlan:
         self.geometry = geometry
         self.selection = selection
 
-    @cached_property
+    @once
     def _axes(self) -> tuple[_AxisGrid, ...]:
         g = self.geometry
         blocks = g.blocks if g.layout == "nd" else g.chunks
@@ -91,7 +91,7 @@ class BlockPlan:
         """Number of chunks touched."""
         return math.prod(len(a.chunks) for a in self._axes)
 
-    @cached_property
+    @once
     def chunk_counts(self) -> Ints:
         """Blocks touched in each touched chunk, in order."""
         if self.geometry.layout == "flat":
@@ -102,7 +102,7 @@ class BlockPlan:
             counts = np.multiply.outer(counts, axis.block_counts).ravel()
         return counts
 
-    @cached_property
+    @once
     def _flat_counts(self) -> tuple[Ints, list[Ints]]:
         """Blocks touched per kind of chunk, and the kind of each chunk along each axis.
 
@@ -227,7 +227,7 @@ class _AxisGrid:
             return (s.last - base) // self.block - (s.start - base) // self.block + 1
         return int(self.block_counts.sum())
 
-    @cached_property
+    @once
     def block_counts(self) -> Ints:
         """Blocks touched along this axis, per touched chunk."""
         s = self.selection
