@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UnsupportedDatasetError,
     )
     from .publishing import Publication, publish
+    from .widgets.watching import watch as watch
     from .xarray_backend.writing import to_caterva2 as to_caterva2
 
 __version__ = "0.1.0"
@@ -117,6 +118,11 @@ def __getattr__(name: str) -> Any:
         except ImportError:
             raise AttributeError("to_caterva2() needs xarray: pip install 'caterva2-jupyter[xarray]'") from None
         value = getattr(import_module(".xarray_backend.writing", __name__), name)
+    elif name == "watch":  # nor may widgets be there
+        try:
+            value = import_module(".widgets.watching", __name__).watch
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"watch() needs {error.name}: pip install 'caterva2-jupyter[widgets]'") from None
     elif name in __all__:
         value = getattr(import_module(".errors", __name__), name)
     else:

@@ -37,7 +37,7 @@ ALLOWED = {
     "publishing": BASE | {"config", "storage", "web", "publisher", "client", "xarray_backend"},
     "programs": set(),  # names programs, imports none before it is asked for
     # The public API is that of the client; Jupyter's hooks are found, lazily, in the subscriber.
-    "__init__": BASE | {"config", "client", "xarray_backend", "subscriber", "publishing"},
+    "__init__": BASE | {"config", "client", "xarray_backend", "widgets", "subscriber", "publishing"},
 }
 CLIENT_SIDE = {"errors", "core", "config", "compute", "client", "xarray_backend", "dask_array", "widgets", "cli", "tui"}
 

@@ -43,7 +43,7 @@ WORKERS = 4
 PAUSES_S = (0.5, 10.0)
 
 _ROUTES = re.compile(
-    r"api/v1/(meta|values|overview|displays|roots|file|roots/[^/?#%]+(%[0-9A-Fa-f]{2}[^/?#%]*)*/catalog)"
+    r"api/v1/(meta|values|overview|displays|roots|file|roots/([\w.~@ -]|%(?!2[EFef]|5[Cc])[0-9A-Fa-f]{2})+/catalog)"
     r"|displays/[a-z0-9][a-z0-9_-]{0,63}\.js"
 )
 _HEADERS = ("content-type", "etag", "content-range")
@@ -238,7 +238,7 @@ def allowed(method: object, path: object) -> tuple[str, dict[str, str]]:
     """
     if method == "GET" and isinstance(path, str) and len(path) <= MAX_PATH_CHARS:
         route, _, query = path.partition("?")
-        if _ROUTES.fullmatch(route) and "/../" not in route and "/./" not in route:
+        if _ROUTES.fullmatch(route) and "/.." not in route:
             return f"/{route}", dict(parse_qsl(query, keep_blank_values=True))
     said = f"{str(method)[:10]} {str(path).partition('?')[0][:100]}"
     raise AccessDeniedError(f"a viewer in a notebook may not ask for that: {said}")

@@ -83,4 +83,6 @@ def _take(widget: Viewer, content: Any, buffers: list[memoryview]) -> None:
 
 def view(shown: Group | RemoteDataset, height: int = HEIGHT, theme: str = "") -> Viewer:
     """See ``RemoteArray.view``."""
-    return Viewer(shown._session, join(shown.root, shown.path), height=height, theme=theme)
+    return Viewer(
+        shown._session, join(shown.root, shown.path) if shown.path else shown.root, height=height, theme=theme
+    )
