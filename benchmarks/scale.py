@@ -136,6 +136,8 @@ def followers(site: Site, size: Size, seed: int, truth: Truth) -> list[Figure]:
     peer = Own(directory)
     try:
         peer.start_origin(site)
+        host, port = peer.publisher
+        asyncio.run(_until_announced(f"http://{peer._broker}", f"http://{host}:{port}"))
         delays, nbytes = asyncio.run(_follow(f"http://{peer._broker}", directory, count))
     finally:
         peer.stop()
@@ -146,6 +148,19 @@ def followers(site: Site, size: Size, seed: int, truth: Truth) -> list[Figure]:
         Figure(f"an event to {count} followers", told, "<= 0.5 s", detail),
         Figure(f"bytes for each of {count} followers", f"{max(nbytes) / 1e3:.1f} kB", "<= 50 kB", texts),
     ]
+
+
+async def _until_announced(broker: str, publisher: str) -> None:
+    """Until the publisher has looked at its files and registered: what changes before that is no event."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{publisher}/api/v1/meta?path=data/first.b2nd") as answer:
+                is_listed = answer.status == 200
+            async with session.get(f"{broker}/api/v1/roots") as answer:
+                roots = (await answer.json())["roots"]
+            if is_listed and any(root["name"] == "data" and root["online"] for root in roots):
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _follow(broker: str, directory: Path, count: int) -> tuple[list[float], list[int]]:

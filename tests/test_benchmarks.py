@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import run
+from benchmarks import run, scale
 from benchmarks.datasets import NAMES, SIZES, make_data
 from benchmarks.measure import Sample, Truth
+from benchmarks.peers import Site
 from benchmarks.report import markdown
 from benchmarks.workloads import draw
 
@@ -88,3 +89,14 @@ def test_reads_through_xarray_are_verified(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "| direct |" in out
     assert "WRONG" not in out
+
+
+def test_figures_of_many_are_verified(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make_data(data, SIZES["quick"])
+    site = Site(data, tmp_path / "work", tmp_path, None)
+    for measure in (scale.followers, scale.many_chunks, scale.one_cold_block):
+        for figure in measure(site, SIZES["quick"], 1, Truth(data)):
+            assert not figure.error
+            if figure.what.startswith("upstream requests"):
+                assert figure.value == "1"
