@@ -28,7 +28,7 @@ __all__ = ["announce", "download", "info", "list_", "roots", "show", "subscribe"
 
 def roots(client: Client, options: argparse.Namespace, out: Output) -> None:
     """List the roots that the subscriber knows."""
-    known = client.roots
+    known = sorted(client.roots.values(), key=lambda status: status.name.startswith("@"))  # areas come last
     if options.json:
         out.json(
             {
@@ -36,11 +36,11 @@ def roots(client: Client, options: argparse.Namespace, out: Output) -> None:
                 status.name: {"name": status.name, "http": host_and_port(status.http)}
                 | {"subscribed": True if status.followed else None}
                 | ({} if status.online else {"online": False})
-                for status in known.values()
+                for status in known
             }
         )
         return
-    for status in known.values():
+    for status in known:
         notes = (" (subscribed)" if status.followed else "") + ("" if status.online else " (offline)")
         out.line(status.name + notes, style="" if status.online else "dim")
 

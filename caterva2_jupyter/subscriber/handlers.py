@@ -43,11 +43,11 @@ from .cache_handlers import CACHE_ROUTES
 from .cache_keeper import CacheKeeper
 from .expression_source import area_of
 from .frames import FrameMaker, parse_slice
-from .overview_handlers import overview_routes
+from .overview_handlers import OverviewAnswers, overview_routes
 from .permissions import AREAS
 from .seen_roots import AllRoots, SeenRoots
-from .values_handlers import values_routes
-from .zarr_handlers import zarr_routes
+from .values_handlers import ValuesAnswers, values_routes
+from .zarr_handlers import ZarrAnswers, zarr_routes
 
 __all__ = ["FOR_STRANGERS", "FollowAnswers", "OldAnswers", "OldNotFoundError", "OldRefusalError", "subscriber_routes"]
 
@@ -171,7 +171,7 @@ class OldRootsAnswers(OldAnswers):
                 "http": host_and_port(root["http"]) if root["http"] else "",
                 "subscribed": True if root["followed"] else None,
             }
-            for root in roots
+            for root in sorted(roots, key=lambda root: root["name"] in AREAS)  # areas come last
         }
         self.write_json(form)
 
@@ -299,7 +299,9 @@ _OLD_ROUTES: tuple[tuple[str, type[OldAnswers]], ...] = (
 
 
 FOR_STRANGERS: frozenset[type[SourceAnswers]] = frozenset(
-    [answers for _, answers in SOURCE_ROUTES] + [answers for _, answers in _OLD_ROUTES]
+    [answers for _, answers in SOURCE_ROUTES]
+    + [answers for _, answers in _OLD_ROUTES]
+    + [ValuesAnswers, OverviewAnswers, ZarrAnswers]
 )
 """Answers that ask `SeenRoots` for all that they tell: those who are not logged in may have what it shows them."""
 
