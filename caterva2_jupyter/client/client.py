@@ -23,7 +23,7 @@ from .changes import Change, Watch, changes_of
 from .discovery import find_service
 from .group import Group, RemoteObject, open_entry, open_path
 from .lazy_expression import LazyExpression, from_text
-from .progress import Progress
+from .progress import Progress, find_bars
 from .remote_array import RemoteArray
 from .representation import html_table
 from .service import RootStatus, Service
@@ -46,6 +46,7 @@ def connect(
     connect_timeout_s: float = 5.0,
     progress_timeout_s: float = 60.0,
     tls_ca: str | None = None,
+    progress: bool | None = None,
 ) -> Client:
     """A client of a subscriber (or of one publisher). No request is made yet.
 
@@ -71,6 +72,9 @@ def connect(
         Seconds until a connection stands; longest silence in an answer.
     tls_ca : str, optional
         File with certificates to trust besides the system's.
+    progress : bool, optional
+        Show progress bars (of tqdm) for downloads, uploads, prefetches, reductions and large slices that take more than
+        a second, unless they are given a callback. By default in notebooks, where tqdm is installed.
 
     Returns
     -------
@@ -90,7 +94,8 @@ def connect(
     found = find_service(url, token, username, password)
     timeouts = Timeouts(connect_timeout_s, progress_timeout_s)
     transport = Transport(found.url, found.credentials, timeouts, found.tls_ca if tls_ca is None else tls_ca)
-    return Client(Session(Service(transport), max_nbytes, parse_cache_policy(cache), short_circuit))
+    policy, bars = parse_cache_policy(cache), find_bars(progress)
+    return Client(Session(Service(transport), max_nbytes, policy, short_circuit, bars))
 
 
 def open_address(address: str) -> RemoteObject:

@@ -27,7 +27,7 @@ from ..errors import (
     TooLargeError,
     UnsupportedDatasetError,
 )
-from .progress import Progress
+from .progress import Progress, telling
 from .reader import changed
 from .session import Session
 from .transport import Answer
@@ -48,7 +48,7 @@ def download(
     """Write a dataset to a local file; see ``RemoteDataset.download``."""
     goal = _goal(entry, path)
     goal.parent.mkdir(parents=True, exist_ok=True)
-    with _in_place(goal) as temporary:
+    with telling(progress, session.bars, goal.name) as progress, _in_place(goal) as temporary:
         try:
             _copy_stored(session, root, entry, temporary, progress)
         except (UnsupportedDatasetError, SourceUnavailableError) as error:
@@ -82,7 +82,7 @@ def write_sealed(
     """
     goal = _goal(entry, path, suffix=".b2nd")
     goal.parent.mkdir(parents=True, exist_ok=True)
-    with _in_place(goal) as temporary:
+    with telling(progress, session.bars, goal.name) as progress, _in_place(goal) as temporary:
         try:
             with open_sealed() as answer, temporary.open("wb") as sink:
                 done, total = 0, int(answer.headers.get("Content-Length", "0") or 0)
@@ -171,11 +171,16 @@ def _slabs(
     assert geometry is not None
     done = 0
     for box in _boxes(geometry):
-        out = session.reader.read(root, entry, Selection(box))
+        out = session.reader.read(root, entry, Selection(box), _from(done, geometry.nbytes, progress))
         yield tuple(slice(a.start, a.stop) for a in box), out
         done += out.size * geometry.itemsize
         if progress is not None:
             progress(done, geometry.nbytes)
+
+
+def _from(before: int, total: int, progress: Progress | None) -> Progress | None:
+    """A callback for a part that begins after ``before`` bytes of ``total``."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _boxes(geometry: Geometry) -> Iterator[tuple[AxisRange, ...]]:

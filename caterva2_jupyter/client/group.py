@@ -23,7 +23,7 @@ from ..errors import Caterva2Error, ConfigError, InvalidPathError, NotFoundError
 from .address import DatasetAddress
 from .conversions import conversion
 from .download import download
-from .progress import Progress
+from .progress import Progress, telling
 from .remote_array import RemoteArray
 from .remote_dataset import RemoteDataset
 from .remote_file import RemoteFile
@@ -294,7 +294,8 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         address = self._address_of(path.rstrip("/")) + ("/" if path.endswith("/") or not path else "")
         if isinstance(obj, (Group, RemoteDataset, UnsupportedDataset)):
             return self._copy_here(obj, address, progress, overwrite=overwrite)
-        return self._at(self._areas.upload(obj, address, progress, overwrite=overwrite))
+        with telling(progress, self._session.bars, f"upload to {address}") as progress:
+            return self._at(self._areas.upload(obj, address, progress, overwrite=overwrite))
 
     def _copy_here(
         self,

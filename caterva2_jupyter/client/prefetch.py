@@ -17,7 +17,7 @@ from ..core.selection import Selection, parse_basic
 from ..errors import IntegrityError, NotCachedError, SourceUnavailableError, UnsupportedDatasetError
 from .cache_service import CacheService
 from .download import write_sealed
-from .progress import Progress
+from .progress import Progress, telling
 from .reader import plan_windows
 from .session import Session
 
@@ -115,7 +115,8 @@ class Prefetching:
         UnsupportedDatasetError
             When connected to a service that keeps no cache.
         """
-        return _prefetch(self._session, self._root, self._entry, _stored(self, key), progress)
+        with telling(progress, self._session.bars, self._entry.path) as progress:
+            return _prefetch(self._session, self._root, self._entry, _stored(self, key), progress)
 
     def seal(self: _Dataset, path: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
         """Write what the subscriber has cached to a native ``.b2nd``, asking no publisher.

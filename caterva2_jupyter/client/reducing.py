@@ -30,7 +30,7 @@ from ..errors import (
     SourceUnavailableError,
     UnsupportedDatasetError,
 )
-from .progress import Progress
+from .progress import Progress, telling
 from .reader import changed
 from .session import Session
 
@@ -493,6 +493,12 @@ def _skip(skip: Skip, array: _Array) -> tuple[Number, ...]:
 
 def _ask(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
     """The result, from whoever has the data."""
+    title = f"{reduction.request.op} of {array._entry.path}"
+    with telling(progress, array._session.bars, title) as progress:
+        return _ask_again(array, reduction, progress)
+
+
+def _ask_again(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
     service = array._session.service
     tries = service.transport.timeouts.retries
     while True:

@@ -21,6 +21,7 @@ from .chunk_picture import chunk_picture
 from .conversions import conversion
 from .lazy_expression import Computing
 from .prefetch import Prefetching
+from .progress import telling
 from .reducing import Reducing
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, format_time, html_table, plain
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["OrthogonalIndex", "RemoteArray"]
 
 ITERATED_NBYTES = 16 << 20
+BAR_NBYTES = 4 << 20
 
 Field = str | list[str]
 
@@ -194,7 +196,11 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
     def _read(self, parsed: ParsedKey) -> Any:
         geometry = self._geometry
         stored = Selection(parsed.selection.axes[: geometry.ndim])
-        box: Any = self._session.reader.read(self._root, self._entry, stored, cache=self._cache or self._session.cache)
+        session = self._session
+        bars = session.bars if stored.size * geometry.itemsize >= BAR_NBYTES else None
+        with telling(None, bars, self.name) as progress:
+            cache = self._cache or session.cache
+            box: Any = session.reader.read(self._root, self._entry, stored, progress, cache)
         for field in self._fields:
             box = box[field]
         for number, axis in enumerate(parsed.selection.axes[geometry.ndim :], geometry.ndim):

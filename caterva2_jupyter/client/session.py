@@ -13,6 +13,7 @@ from ..core.metadata import Entry
 from ..errors import AccessDeniedError, AuthenticationError
 from .cache_policy import CachePolicy
 from .discovery import find_credentials, find_service
+from .progress import Bars
 from .reader import Reader
 from .service import Service
 from .transport import Credentials, NoSuchRouteError, Timeouts, Transport
@@ -34,6 +35,8 @@ class Session:
         How reads use the service's cache unless an array says otherwise.
     short_circuit : bool
         Read the service's cache files themselves where they are on this machine.
+    bars : callable, optional
+        Makes progress bars, for transfers that no callback was given for. Not pickled.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Session:
         max_nbytes: int = DEFAULT_MAX_NBYTES,
         cache: CachePolicy = "auto",
         short_circuit: bool = True,
+        bars: Bars | None = None,
     ) -> None:
         self.service = service
         self.max_nbytes = max_nbytes
         self.cache = cache
         self.short_circuit = short_circuit
+        self.bars = bars
         self.reader = Reader(service, short_circuit)
         self._followed: set[str] = set()
 
