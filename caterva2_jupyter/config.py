@@ -25,6 +25,7 @@ __all__ = [
     "BrokerConfig",
     "ClientConfig",
     "Config",
+    "Grant",
     "NetworkConfig",
     "PublisherConfig",
     "Setting",
@@ -44,7 +45,7 @@ class Setting:
 
     section: Literal["broker", "publisher", "subscriber", "client", "network"]
     key: str
-    kind: Literal["text", "bool", "int", "nbytes", "number", "texts"]
+    kind: Literal["text", "bool", "int", "nbytes", "number", "texts", "grants", "groups"]
     default: str
     meaning: str
     env: str = ""
@@ -76,6 +77,10 @@ SETTINGS = _table(
     ("subscriber", "login", "bool", "true if CATERVA2_SECRET is set, else false", "Users have to log in; `false` beats the secret."),
     ("subscriber", "register", "bool", "false", "People may register themselves."),
     ("subscriber", "maxusers", "int", "", "Most users that may be added; none is no limit."),
+    ("subscriber", "anonymous", "bool", "false", "Where users log in, strangers may read publishers' roots too (of those with grants, what `*` is granted)."),
+    ("subscriber", "grants", "grants", "", "Tables `[[subscriber.grants]]`: `roots` (names, with `*` and `?`), `users`, `groups`, `access` (`read` or `write`). As soon as there is one, roots that nobody is granted are hidden."),
+    ("subscriber", "groups", "groups", "", "Table `[subscriber.groups]`: groups of users by name, for grants."),
+    ("subscriber", "smtp", "text", "localhost:25", "Mail server that takes the mails of forgotten passwords. (With an `urlbase` on localhost they are logged instead.)"),
     ("subscriber", "quota", "nbytes", "", "Bytes that the areas may take (`10K`, `2M`, `1.5G`); none is no limit."),
     ("subscriber", "cachedir", "text", "", "Where the cache is, when not under `statedir`."),
     ("subscriber", "cachequota", "nbytes", "10G", "Bytes that cached blocks may take."),
@@ -210,6 +215,26 @@ class PublisherConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Who may see some roots, and write to them.
+
+    Attributes
+    ----------
+    roots : tuple of str
+        Names, with ``*``, ``?`` and ``[...]``. Areas are meant only by a pattern that begins with ``@``.
+    users : tuple of str
+        E-mails, or names in Jupyter; ``*`` is everybody who has logged in.
+    groups : tuple of str
+    is_write : bool
+    """
+
+    roots: tuple[str, ...]
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    is_write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriberConfig:
     id: str
     http: Address
@@ -229,6 +254,10 @@ class SubscriberConfig:
     network: NetworkConfig
     upstreams: tuple[str, ...] = ()
     republish: tuple[str, ...] = ()
+    anonymous: bool = False
+    grants: tuple[Grant, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    smtp: Address = field(default_factory=lambda: Address("localhost", 25))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +318,8 @@ class Config:
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{self.source}: {section} has to be a section, [{section}]")
             for key, value in table.items():
-                nested = isinstance(value, Mapping) and section in ("publisher", "subscriber")
+                is_table = key in known and known[key].kind == "groups"
+                nested = isinstance(value, Mapping) and section in ("publisher", "subscriber") and not is_table
                 for name, inner in value.items() if nested else [(key, value)]:
                     where = f"[{section}.{key}]" if nested else f"[{section}]"
                     if name not in known:
@@ -436,6 +466,9 @@ class Config:
             raise ConfigError("login = true needs a secret: set CATERVA2_SECRET to a long random text")
         if not login:
             network.check_listen(address)
+        grants = tuple(_parse_grant(grant) for grant in get("grants") or ())
+        if grants and not login:
+            raise ConfigError("grants need to know who somebody is: set CATERVA2_SECRET, so that users log in")
         state = self._statedir("subscriber", "sub", ident, statedir)
         cachedir = get("cachedir")
         urlbase = str(get("urlbase") or get("url") or "").rstrip("/")
@@ -465,6 +498,10 @@ class Config:
             network=network,
             upstreams=tuple(_publisher_url(u) for u in tuple(upstreams) or tuple(get("upstreams") or ())),
             republish=again,
+            anonymous=bool(get("anonymous")),
+            grants=grants,
+            groups={name: tuple(members) for name, members in (get("groups") or {}).items()},
+            smtp=Address.parse(str(get("smtp") or "localhost:25")),
         )
 
     def client(
@@ -547,7 +584,41 @@ _KINDS = {
     "int": "a whole number",
     "number": "a number, not negative",
     "texts": "a list of texts",
+    "groups": "a table of lists of users",
 }
+_GRANT_KEYS = ("roots", "users", "groups", "access")
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _parse_grant(form: object) -> Grant:
+    """One table of ``[[subscriber.grants]]``.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(form, Mapping):
+        raise ConfigError("a grant is a table: write [[subscriber.grants]] above it")
+    unknown = set(form) - set(_GRANT_KEYS)
+    if unknown:
+        raise ConfigError(f"a grant has no key {min(unknown)!r}: there are {', '.join(_GRANT_KEYS)}")
+    for key in ("roots", "users", "groups"):
+        if not _are_texts(form.get(key, [])):
+            raise ConfigError(f"{key} of a grant has to be a list of texts, not {form[key]!r}")
+    access = form.get("access", "read")
+    if access not in ("read", "write"):
+        raise ConfigError(f'access of a grant is "read" or "write", not {access!r}')
+    grant = Grant(
+        tuple(form.get("roots", ())), tuple(form.get("users", ())), tuple(form.get("groups", ())), access == "write"
+    )
+    if not grant.roots or not (grant.users or grant.groups):
+        raise ConfigError('a grant names roots = ["..."] and users = ["..."] or groups = ["..."]')
+    if any(pattern.startswith("@personal") for pattern in grant.roots):
+        raise ConfigError("@personal belongs to its user alone: it cannot be granted")
+    return grant
 
 
 def _check_kind(setting: Setting, value: object, where: str) -> None:
@@ -558,7 +629,18 @@ def _check_kind(setting: Setting, value: object, where: str) -> None:
     elif setting.kind == "number":
         fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
     elif setting.kind == "texts":
-        fine = isinstance(value, list) and all(isinstance(v, str) for v in value)
+        fine = _are_texts(value)
+    elif setting.kind == "grants":
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: grants are tables: write [[subscriber.grants]] above each")
+        for grant in value:
+            try:
+                _parse_grant(grant)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        fine = True
+    elif setting.kind == "groups":
+        fine = isinstance(value, Mapping) and all(_are_texts(members) for members in value.values())
     elif setting.kind == "nbytes":
         try:
             parse_nbytes(value)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caterva2_jupyter.config import SETTINGS, Address, Config, load_config, parse_nbytes
+from caterva2_jupyter.config import SETTINGS, Address, Config, Grant, load_config, parse_nbytes
 from caterva2_jupyter.errors import ConfigError
 
 
@@ -189,3 +189,43 @@ def test_codes_need_a_token_as_their_key(tmp_path: Path) -> None:
     assert not {"p", "r"} & {network.publish_bearer, network.read_bearer}
     plain = config("", tmp_path, CATERVA2_NETWORK_TOKEN="publish=p,read=r").broker().network
     assert (plain.publish_bearer, plain.read_bearer, plain.mac_key) == ("p", "r", b"")
+
+
+def test_grants_say_who_may_see_what(tmp_path: Path) -> None:
+    text = """
+    [subscriber]
+    [subscriber.groups]
+    modellers = ["ada@example.org"]
+    [[subscriber.grants]]
+    roots = ["climate-*"]
+    groups = ["modellers"]
+    [[subscriber.grants]]
+    roots = ["@shared"]
+    users = ["*"]
+    access = "write"
+    """
+    made = config(text, tmp_path, CATERVA2_SECRET="s").subscriber()
+    assert made.groups == {"modellers": ("ada@example.org",)}
+    assert made.grants == (Grant(("climate-*",), (), ("modellers",)), Grant(("@shared",), ("*",), (), is_write=True))
+    with pytest.raises(ConfigError, match="grants need to know who somebody is"):
+        config(text, tmp_path).subscriber()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("grants = 1", "grants are tables"),
+        ("grants = [1]", "a grant is a table"),
+        ('grants = [{roots = ["x"]}]', "names roots"),
+        ('grants = [{users = ["x"]}]', "names roots"),
+        ('grants = [{roots = "x", users = ["x"]}]', "list of texts"),
+        ('grants = [{root = ["x"], users = ["x"]}]', "no key 'root'"),
+        ('grants = [{roots = ["x"], users = ["x"], access = "all"}]', '"read" or "write"'),
+        ('grants = [{roots = ["@personal"], users = ["x"]}]', "belongs to its user"),
+        ('groups = {a = "b"}', "a table of lists"),
+        ("groups = 1", "a table of lists"),
+    ],
+)
+def test_a_grant_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        config(f"[subscriber]\n{text}", tmp_path)

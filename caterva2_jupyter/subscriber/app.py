@@ -15,12 +15,15 @@ from ..web.mac_answers import mac_settings
 from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
+from .account_pages import account_routes
 from .area_handlers import area_routes
 from .guests import guest_routes
 from .handlers import FOR_STRANGERS, subscriber_routes
 from .login import Logins, login_routes
 from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
 from .service import SubscriberService
+from .user_answers import USER_ROUTE, UserAnswers
+from .user_handlers import Accounts, user_routes
 from .users import UserStore
 
 __all__ = ["StandaloneSubscriber", "main", "make_app"]
@@ -106,9 +109,17 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     policy = network_policy(config.network, "read")
     if logins is not None:
         policy = AnyOf(logins, policy) if config.network.read_token else logins
-        routes += login_routes(logins, prefix)
+        accounts = Accounts(logins, service.areas, config)
+        routes += [
+            *login_routes(logins, prefix),
+            *user_routes(accounts, Open(), prefix),
+            *account_routes(accounts, prefix),
+        ]
     # Where users log in, those who did not see what permissions show to anybody.
     strangers: AccessPolicy = policy if logins is None else OrStranger(policy)
+    whoever = {"sources": service.all_roots, "limits": service.limits, "policy": strangers}
+    has_logins = {"can_log_in": logins is not None, "can_register": logins is not None and config.register}
+    routes.append((prefix + USER_ROUTE, bind(UserAnswers, ServiceHandler), {**whoever, **has_logins}))
     routes += [
         (
             prefix + pattern,
@@ -133,10 +144,9 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
         for pattern, answers, arguments in guest_routes(service.all_roots, service.guests, service.limits)
     ]
     pages = {"assets": service.assets}
-    sources = {"sources": service.subscriber, "limits": service.limits, "policy": policy}
-    routes.append((prefix + DISPLAYS_ROUTE, bind(DisplaysAnswers, ServiceHandler), {**sources, **pages}))
+    routes.append((prefix + DISPLAYS_ROUTE, bind(DisplaysAnswers, ServiceHandler), {**whoever, **pages}))
     # What is in the page is no secret; where users log in, they are led there before they see it empty.
-    viewers: AccessPolicy = logins if logins is not None else Open()
+    viewers: AccessPolicy = logins if logins is not None and not config.anonymous else Open()
     routes += [
         (prefix + pattern, bind(answers, PageHandler), {**pages, "policy": viewers}) for pattern, answers in PAGE_ROUTES
     ]

@@ -28,7 +28,7 @@ from .expression_handlers import expression_routes
 from .expression_source import area_of
 from .frames import FrameMaker
 from .handlers import OldAnswers, OldNotFoundError, OldRefusalError, seen_by
-from .permissions import AREAS, PUBLIC
+from .permissions import AREAS
 from .seen_roots import AllRoots, SeenRoots
 
 __all__ = ["area_routes"]
@@ -50,7 +50,7 @@ class AreaAnswers(SourceAnswers):
         ------
         AuthenticationError, AccessDeniedError
         """
-        self.seen.writable(PUBLIC)
+        self.seen.check_writer()
 
     async def may_change(self) -> None:
         """Jupyter's authorizer is asked by a verb's guard, which comes after the body: ask it before."""

@@ -24,6 +24,7 @@ from ..errors import NotFoundError, RequestError
 from ..storage.block_cache import BlockCache
 from ..web.source_handlers import SourceAnswers
 from .read_counts import ReadCounts
+from .seen_roots import SeenRoots
 
 __all__ = ["CACHE_ACCESS_ROUTES", "CacheAccess", "is_near"]
 
@@ -112,6 +113,11 @@ class LocationAnswers(SourceAnswers):
     async def answer_get(self) -> None:
         if not is_near(self.request):
             raise NotFoundError("the cache is told of on its own machine only")
+        # In its files is what is kept of every root: for those who may see them all.
+        seen = self.sources
+        assert isinstance(seen, SeenRoots)
+        if not seen.permissions.sees_all(seen.visitor):
+            raise NotFoundError("the cache holds roots that you may not see: read by way of the subscriber")
         self.set_header("Cache-Control", "no-store")
         self.write_json(self.access.location.to_json())
 
@@ -140,7 +146,10 @@ class UsesAnswers(SourceAnswers):
     async def answer_post(self) -> None:
         if len(self.request.body) > MAX_USES_NBYTES:
             raise RequestError(f"uses are told in at most {MAX_USES_NBYTES} bytes")
-        await self.access.note_uses(_parsed_uses(self.json_body()))
+        seen = self.sources
+        assert isinstance(seen, SeenRoots)
+        uses = _parsed_uses(self.json_body())
+        await self.access.note_uses([use for use in uses if seen.sees(use[0])])
         self.write_json({})
 
 

@@ -17,9 +17,10 @@ from tornado.iostream import StreamClosedError
 
 from ..core.paths import name as last_name
 from ..core.paths import split_address
-from ..errors import Caterva2Error, RequestError, TooLargeError, error_to_json
+from ..errors import AccessDeniedError, Caterva2Error, RequestError, TooLargeError, error_to_json
 from ..web.source_handlers import MAX_READ_REQUEST_NBYTES, PIECE_NBYTES, SourceAnswers, attachment
 from .cache_keeper import CacheKeeper
+from .seen_roots import SeenRoots
 
 __all__ = ["CACHE_ROUTES"]
 
@@ -35,12 +36,36 @@ class CacheAnswers(SourceAnswers):
         self.keeper = keeper
         super().initialize(**kwargs)
 
+    @property
+    def seen(self) -> SeenRoots:
+        """The roots as whoever sent the request sees them: what is kept of others is not told or touched."""
+        seen = self.sources
+        assert isinstance(seen, SeenRoots)
+        return seen
+
+    def managed_path(self, *, needs_one: bool = False) -> tuple[str, str]:
+        """As ``asked_path``, of what may be managed for all.
+
+        Raises
+        ------
+        AccessDeniedError, RootNotFoundError
+        """
+        root, path = self.asked_path(needs_one=needs_one)
+        if root:
+            self.seen.check_manager(root)
+        elif not self.seen.permissions.manages_all(self.seen.visitor):
+            raise AccessDeniedError("that would concern roots that you may not manage: name one")
+        return root, path
+
     def asked_path(self, *, needs_one: bool = False) -> tuple[str, str]:
         """Root and path that the body names; two empty texts for all that there is."""
         path = self.json_body().get("path", "")
         if not isinstance(path, str) or (needs_one and not path):
             raise RequestError('the body names a path: {"path": "ROOT/PATH"}')
-        return split_address(path) if path else ("", "")
+        root, below = split_address(path) if path else ("", "")
+        if root:
+            self.seen.check(root)
+        return root, below
 
     def asked_read(self) -> tuple[str, str, str | None, Any]:
         """Root, path, version and selection that the body names."""
@@ -101,8 +126,19 @@ class StatusAnswers(CacheAnswers):
     async def answer_get(self) -> None:
         path = self.query_texts().get("path", "")
         root, below = split_address(path) if path else ("", "")
+        if root:
+            self.seen.check(root)
         form = await self.keeper.status(root, below)
+        if not self.seen.permissions.sees_all(self.seen.visitor):
+            form = await asyncio.get_running_loop().run_in_executor(None, self._seen_part, form)
         await self.write_pieces(json.dumps(form, separators=(",", ":")).encode())
+
+    def _seen_part(self, form: dict[str, Any]) -> dict[str, Any]:
+        """Of a status, what concerns the roots that the visitor sees."""
+        datasets = [kept for kept in form["datasets"] if self.seen.sees(kept["path"].partition("/")[0])]
+        pins = [pin for pin in form["pins"] if self.seen.sees(pin.partition("/")[0])]
+        usage = sum(kept["nbytes"] for kept in datasets)
+        return {**_without_totals(form, usage), "pins": pins, "datasets": datasets}
 
 
 class SummaryAnswers(CacheAnswers):
@@ -111,7 +147,17 @@ class SummaryAnswers(CacheAnswers):
     async def answer_get(self) -> None:
         self.set_header("Cache-Control", "no-store")
         form = await self.keeper.summary.status()
+        if not self.seen.permissions.sees_all(self.seen.visitor):
+            form["roots"] = [root for root in form["roots"] if self.seen.sees(root["root"])]
+            form = _without_totals(form, sum(root["kept_nbytes"] for root in form["roots"]))
+            form["reads"] = dict.fromkeys(form["reads"], 0)
         await self.write_pieces(json.dumps(form, separators=(",", ":")).encode())
+
+
+def _without_totals(form: dict[str, Any], usage_nbytes: int) -> dict[str, Any]:
+    """What is told of the whole cache, without what tells of roots that a visitor does not see."""
+    counters = dict.fromkeys(form["counters"], 0)
+    return {**form, "directory": "", "usage_nbytes": usage_nbytes, "counters": counters}
 
 
 class EstimateAnswers(CacheAnswers):
@@ -132,7 +178,7 @@ class VerifyAnswers(LinesAnswers):
     """``POST cache/verify`` with ``{"path"}``: check all checksums, drop what fails."""
 
     async def answer_post(self) -> None:
-        await self.write_lines(self.keeper.verify(*self.asked_path()))
+        await self.write_lines(self.keeper.verify(*self.managed_path()))
 
 
 class ClearAnswers(CacheAnswers):
@@ -143,7 +189,7 @@ class ClearAnswers(CacheAnswers):
     async def answer_post(self) -> None:
         if "path" not in self.json_body():
             raise RequestError('the body names what to clear: {"path": ""} for everything')
-        self.write_json(await self.keeper.clear(*self.asked_path()))
+        self.write_json(await self.keeper.clear(*self.managed_path()))
 
 
 class PinAnswers(CacheAnswers):
@@ -152,7 +198,7 @@ class PinAnswers(CacheAnswers):
     changes_state = True
 
     async def answer_post(self) -> None:
-        self.write_json(await self.keeper.pin(*self.asked_path(needs_one=True)))
+        self.write_json(await self.keeper.pin(*self.managed_path(needs_one=True)))
 
 
 class UnpinAnswers(CacheAnswers):
@@ -161,7 +207,7 @@ class UnpinAnswers(CacheAnswers):
     changes_state = True
 
     async def answer_post(self) -> None:
-        self.write_json(await self.keeper.unpin(*self.asked_path(needs_one=True)))
+        self.write_json(await self.keeper.unpin(*self.managed_path(needs_one=True)))
 
 
 class SealedAnswers(CacheAnswers):
@@ -169,6 +215,7 @@ class SealedAnswers(CacheAnswers):
 
     async def answer_get(self) -> None:
         root, path = split_address(self.required_query_text("path"))
+        self.seen.check(root)
         version = self.query_texts().get("version") or None
         with self.limits.reads.hold(self.client_key()):
             fd = await self.keeper.seal(root, path, version)

@@ -63,6 +63,8 @@ class ExpressionsAnswers(SourceAnswers):
     changes_state = True
 
     async def answer_post(self) -> None:
+        seen = seen_by(self)
+        seen.check_writer()
         form = self.json_body()
         unknown = set(form) - {"path", "expression", "operands", "overwrite"}
         if unknown:
@@ -71,7 +73,6 @@ class ExpressionsAnswers(SourceAnswers):
         if not isinstance(address, str) or not isinstance(overwrite, bool):
             raise RequestError("path is where to store it (@public/NAME), and overwrite is true or false")
         root, path = split_address(address)
-        seen = seen_by(self)
         area = seen.writable(root)
         path = await store(seen, area, path, form.get("expression"), form.get("operands", {}), overwrite=overwrite)
         entry = await seen.source(root).entry(path)

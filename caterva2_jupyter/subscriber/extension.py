@@ -244,9 +244,13 @@ class SubscriberApp(ExtensionApp):
 
     def _add_pages(self, service: SubscriberService) -> None:
         from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers
+        from .user_answers import USER_ROUTE, UserAnswers
 
         pages = {"assets": service.assets}
-        arguments = {"sources": service.subscriber, "limits": service.limits, **pages}
+        sources = {"sources": service.all_roots, "limits": service.limits}
+        arguments = {**sources, **pages}
+        user = {**sources, "can_log_in": False, "can_register": False}
+        self.handlers.append((PREFIX + USER_ROUTE, bind(UserAnswers, _Base, _guard(UserAnswers)), user))
         self.handlers.append(
             (PREFIX + DISPLAYS_ROUTE, bind(DisplaysAnswers, _Base, _guard(DisplaysAnswers)), arguments)
         )

@@ -137,6 +137,10 @@ class PublishersAnswers(SourceAnswers):
 
     async def answer_post(self) -> None:
         url, root = self._checked("url", "root")
+        seen = seen_by(self)
+        # By the name alone, whether there is such a root or not.
+        if not seen.sees(parse_root_name(root)):
+            raise AccessDeniedError(f"a root {root!r} would be hidden from you: publish under another name")
         await self.guests.follow(url, parse_root_name(root))
         self.write_json({"root": root, "followed": True})
 

@@ -14,9 +14,9 @@ import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado.web import RequestHandler
 
@@ -24,15 +24,22 @@ from ..errors import AuthenticationError, TooManyRequestsError
 from ..web.access import AccessPolicy, Open
 from ..web.caps import ClientCap
 from ..web.service import Route, ServiceHandler
+from .permissions import SignedIn
 from .users import User, UserStore
 
-__all__ = ["COOKIE", "Logins", "login_routes", "read_token", "sign_token"]
+__all__ = ["COOKIE", "AuthHandler", "Logins", "login_routes", "read_token", "sign_token"]
+
+T = TypeVar("T")
 
 COOKIE = "c2subauth"
 AUDIENCE = "fastapi-users:auth"
+RESET_AUDIENCE = "fastapi-users:reset"
 LIFETIME_S = 12 * 3600
+RESET_LIFETIME_S = 3600
 MAX_TOKEN_CHARS = 4096
 MAX_FAILURES = 10
+MAX_CLIENT_FAILURES = 100
+MAX_REGISTRATIONS = 20
 FAILURES_WINDOW_S = 60.0
 MAX_CLIENTS_REMEMBERED = 10_000
 LOGINS_AT_ONCE, LOGINS_PER_CLIENT = 16, 4
@@ -44,8 +51,8 @@ def sign_token(claims: Mapping[str, Any], secret: str) -> str:
     return f"{signed}.{_encode(_signature(signed, secret))}"
 
 
-def read_token(text: str, secret: str, now: float) -> dict[str, Any] | None:
-    """The claims of a token of ours; None when it is forged, not for logins, or expired."""
+def read_token(text: str, secret: str, now: float, audience: str = AUDIENCE) -> dict[str, Any] | None:
+    """The claims of a token of ours; None when it is forged, for something else, or expired."""
     signed, _, signature = text.rpartition(".")
     header, _, payload = signed.partition(".")
     if len(text) > MAX_TOKEN_CHARS or not text.isascii():
@@ -57,7 +64,7 @@ def read_token(text: str, secret: str, now: float) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     # The kind that a token claims to have is never a choice: there is one.
-    if form != _HEADER or not isinstance(claims, dict) or claims.get("aud") != [AUDIENCE]:
+    if form != _HEADER or not isinstance(claims, dict) or claims.get("aud") != [audience]:
         return None
     expires_at = claims.get("exp")
     return claims if isinstance(expires_at, int) and now < expires_at else None
@@ -79,9 +86,17 @@ def _decode(text: str) -> bytes:
 
 
 class Failures:
-    """Failed logins of late, by client: guessing is slowed down."""
+    """What clients did of late that they may do so many times a minute: guessing is slowed down.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    limit : int
+    text : str
+        Of what there was too much.
+    """
+
+    def __init__(self, limit: int = MAX_FAILURES, text: str = "failed logins") -> None:
+        self._limit, self._text = limit, text
         self._times: OrderedDict[str, list[float]] = OrderedDict()
 
     def check(self, client: str, now: float) -> None:
@@ -92,8 +107,8 @@ class Failures:
         TooManyRequestsError
         """
         recent = [t for t in self._times.get(client, ()) if now - t < FAILURES_WINDOW_S]
-        if len(recent) >= MAX_FAILURES:
-            raise TooManyRequestsError("too many failed logins: wait a minute")
+        if len(recent) >= self._limit:
+            raise TooManyRequestsError(f"too many {self._text}: wait a minute")
 
     def add(self, client: str, now: float) -> None:
         recent = [t for t in self._times.pop(client, []) if now - t < FAILURES_WINDOW_S]
@@ -122,12 +137,16 @@ class Logins:
         self._secret = secret
         self._executor = executor
         self._failures = Failures()
+        self._client_failures = Failures(MAX_CLIENT_FAILURES)
+        self._registrations = Failures(MAX_REGISTRATIONS, "registrations and forgotten passwords")
         self._cap = ClientCap("logins", LOGINS_PER_CLIENT, LOGINS_AT_ONCE)
 
     def user(self, handler: RequestHandler) -> str | None:
         """Id of the user whose cookie came with the request."""
         user = self.user_of(handler.get_cookie(COOKIE, ""), time.time())
-        return user.id if user else None
+        if user is None:
+            return None
+        return SignedIn(user.id, user.email, is_superuser=user.is_superuser, owns_email=user.owns_email)
 
     def user_of(self, token: str | None, now: float) -> User | None:
         """The user who holds that token."""
@@ -148,13 +167,70 @@ class Logins:
         # By name too: people behind one proxy do not lock each other out.
         failing = f"{client} {email.lower()[:320]}"
         self._failures.check(failing, time.monotonic())
+        self._client_failures.check(client, time.monotonic())
         with self._cap.hold(client):
-            loop = asyncio.get_running_loop()
-            user = await loop.run_in_executor(self._executor, self.users.check_password, email, password)
+            user = await self.run(self.users.check_password, email, password)
         if user is None:
-            self._failures.add(failing, time.monotonic())
+            for failures, key in ((self._failures, failing), (self._client_failures, client)):
+                failures.add(key, time.monotonic())
             return None
         return self.token(user, time.time())
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run what hashes, or writes to the table, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    async def register(self, email: str, password: str, client: str) -> User:
+        """Add somebody who asks for it.
+
+        Raises
+        ------
+        EmailError, PasswordError, UserLimitError, ConflictError, TooManyRequestsError
+        """
+        self._count_registration(client)
+        with self._cap.hold(client):
+            return await self.run(lambda: self.users.add(email, password, is_self_registered=True))
+
+    def _count_registration(self, client: str) -> None:
+        self._registrations.check(client, time.monotonic())
+        self._registrations.add(client, time.monotonic())
+
+    async def reset_token(self, email: str, client: str) -> str | None:
+        """What lets the user of an e-mail set another password within the hour; None when there is none.
+
+        Raises
+        ------
+        TooManyRequestsError
+        """
+        self._count_registration(client)
+        user = await self.run(self.users.find, email)
+        if user is None:
+            return None
+        claims = {
+            "sub": user.id,
+            "aud": [RESET_AUDIENCE],
+            "exp": int(time.time()) + RESET_LIFETIME_S,
+            "pwd": user.password_tag,
+        }
+        return sign_token(claims, self._secret)
+
+    async def reset_password(self, token: str, password: str) -> bool:
+        """Set a password by such a token, which is worth nothing from then on.
+
+        Returns
+        -------
+        bool
+            Was it a token that is still worth something?
+
+        Raises
+        ------
+        PasswordError
+        """
+        claims = read_token(token, self._secret, time.time(), RESET_AUDIENCE)
+        if claims is None:
+            return False
+        ident, tag = str(claims.get("sub")), str(claims.get("pwd"))
+        return await self.run(lambda: self.users.set_password(ident, password, was_mailed=True, old_tag=tag))
 
     def token(self, user: User, now: float) -> str:
         claims = {
@@ -170,9 +246,7 @@ class Logins:
         """Make a token worthless."""
         claims = read_token(token, self._secret, now)
         if claims is not None:
-            loop = asyncio.get_running_loop()
-            revoked = str(claims.get("jti")), int(claims["exp"]), int(now)
-            await loop.run_in_executor(self._executor, self.users.revoke, *revoked)
+            await self.run(self.users.revoke, str(claims.get("jti")), int(claims["exp"]), int(now))
 
 
 def login_routes(logins: Logins, prefix: str = "") -> list[Route]:
@@ -183,7 +257,9 @@ def login_routes(logins: Logins, prefix: str = "") -> list[Route]:
     ]
 
 
-class _AuthHandler(ServiceHandler):
+class AuthHandler(ServiceHandler):
+    """Base of handlers that know the logins."""
+
     def initialize(self, logins: Logins, policy: AccessPolicy) -> None:  # type: ignore[override]
         super().initialize(policy=policy)
         self.logins = logins
@@ -194,7 +270,7 @@ class _AuthHandler(ServiceHandler):
         )
 
 
-class _LoginHandler(_AuthHandler):
+class _LoginHandler(AuthHandler):
     async def post(self) -> None:
         texts = {
             name: self.request.body_arguments.get(name, [b""])[0].decode("utf-8", "replace")
@@ -215,7 +291,7 @@ class _LoginHandler(_AuthHandler):
         self.set_status(204)
 
 
-class _LogoutHandler(_AuthHandler):
+class _LogoutHandler(AuthHandler):
     async def post(self) -> None:
         token = self.get_cookie(COOKIE)
         if token is None:

@@ -19,7 +19,7 @@ from ..errors import (
 from ..web.compute_pool import ComputePool
 from .areas import Areas, AreaSource
 from .expression_source import ExpressionSource
-from .permissions import AREAS, Permissions, Visitor, visitor_of
+from .permissions import AREAS, PUBLIC, Permissions, Visitor, visitor_of
 from .subscriber import Subscriber
 
 __all__ = ["AllRoots", "SeenRoots"]
@@ -91,6 +91,7 @@ class SeenRoots:
             yield online
 
     def check_asker(self, root: str, asker: str) -> None:
+        self.check(root)
         self._subscriber.check_asker(root, asker)
 
     async def announce(self, root: str, path: str) -> None:
@@ -125,6 +126,17 @@ class SeenRoots:
             raise RootNotFoundError(f"area {root!r} belongs to users, and there is none here: log in, where one can")
         raise RootNotFoundError(f"no root {root!r} is known here: is its publisher running?")
 
+    def check_manager(self, root: str) -> None:
+        """Refuse what concerns all who use a root here to those who may only read it.
+
+        Raises
+        ------
+        AccessDeniedError, RootNotFoundError, AuthenticationError
+        """
+        self.check(root)
+        if not self.permissions.may_manage(self.visitor, root):
+            raise AccessDeniedError(f"you may read {root!r}, but not manage it for others: that needs access to write")
+
     def is_followed(self, root: str) -> bool:
         """Is its catalog known here? That of an area always is."""
         return self.sees(root) and (root in AREAS or self._subscriber.is_followed(root))
@@ -145,11 +157,12 @@ class SeenRoots:
 
         Raises
         ------
-        RootNotFoundError, AuthenticationError
+        RootNotFoundError, AuthenticationError, AccessDeniedError
         """
         self.check(root)
         if root in AREAS:
             raise AccessDeniedError(f"{root} is an area of this subscriber: it is always there")
+        self.check_manager(root)
         await self._subscriber.unfollow(root)
 
     def writable(self, root: str) -> AreaSource:
@@ -166,11 +179,21 @@ class SeenRoots:
         if root not in AREAS:
             self.check(root)
             raise AccessDeniedError(f"{root!r} cannot be written to: only the areas {', '.join(AREAS)} can")
+        self.check_writer(root)
         if not self.permissions.may_write(self.visitor, root):
-            if self.visitor.is_service:
-                raise AccessDeniedError("a token of the network does not write to areas: log in as a user")
-            if not self.visitor.is_person:
-                how = "log in" if self.permissions.has_users else "start it with CATERVA2_SECRET, or use it in Jupyter"
-                raise AuthenticationError(f"writing to {root} needs a user: {how}")
-            raise AccessDeniedError(f"you may not write to {root}")
+            self.check(root)
+            raise AccessDeniedError(f"you may read {root}, but not write to it")
         return self._areas.source(root, self.visitor)
+
+    def check_writer(self, root: str = PUBLIC) -> None:
+        """Refuse those who could not write to any area.
+
+        Raises
+        ------
+        AuthenticationError, AccessDeniedError
+        """
+        if self.visitor.is_service:
+            raise AccessDeniedError("a token of the network does not write to areas: log in as a user")
+        if not self.visitor.is_person:
+            how = "log in" if self.permissions.has_users else "start it with CATERVA2_SECRET, or use it in Jupyter"
+            raise AuthenticationError(f"writing to {root} needs a user: {how}")

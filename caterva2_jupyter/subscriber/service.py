@@ -96,7 +96,7 @@ class SubscriberService:
         self.areas = Areas(config.statedir, config.quota_nbytes, self.executor)
         # Processes of their own: one that waits for an operand keeps nobody from values.
         self._expressions = ComputePool()
-        permissions = Permissions(has_users=config.login)
+        permissions = Permissions(config.login, config.anonymous, config.grants, config.groups)
         self.all_roots = AllRoots(self.subscriber, self.areas, permissions, self._expressions)
 
     def _links(self) -> list[Link]:

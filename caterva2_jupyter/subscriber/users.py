@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,18 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from ..errors import ConfigError, ConflictError, RequestError
+from ..errors import ConfigError, ConflictError, NotFoundError, RequestError
 
-__all__ = ["User", "UserStore"]
+__all__ = [
+    "EmailError",
+    "PasswordError",
+    "UnknownUserError",
+    "User",
+    "UserLimitError",
+    "UserStore",
+    "check_new_password",
+    "is_email",
+]
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 1024  # argon2 reads all of it
@@ -39,9 +48,13 @@ CREATE TABLE IF NOT EXISTS user (
     is_superuser BOOLEAN NOT NULL,
     is_verified BOOLEAN NOT NULL
 );
+CREATE TABLE IF NOT EXISTS self_registered (id CHAR(36) NOT NULL PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS revoked_token (id TEXT NOT NULL PRIMARY KEY, expires_at INTEGER NOT NULL);
 """
-_COLUMNS = "id, email, hashed_password, is_active, is_superuser"
+_COLUMNS = (
+    "id, email, hashed_password, is_active, is_superuser, is_verified, "
+    "EXISTS (SELECT 1 FROM self_registered WHERE self_registered.id = user.id)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ class User:
     email : str
     hashed_password : str
         PHC string of argon2id; never told to anybody.
+    is_self_registered : bool
+        Nobody who manages users has seen this e-mail.
     """
 
     id: str
@@ -62,11 +77,65 @@ class User:
     hashed_password: str = field(repr=False)
     is_active: bool = True
     is_superuser: bool = False
+    is_verified: bool = False
+    is_self_registered: bool = False
+
+    @property
+    def owns_email(self) -> bool:
+        """Was the e-mail given by somebody who manages users, or shown to be theirs by a mail that reached them?"""
+        return self.is_verified or not self.is_self_registered
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "email": self.email,
+            "is_active": self.is_active,
+            "is_superuser": self.is_superuser,
+            "is_verified": self.is_verified,
+        }
 
     @property
     def password_tag(self) -> str:
         """Changes with the password, and tells nothing of it."""
         return hashlib.blake2b(self.hashed_password.encode(), digest_size=12).hexdigest()
+
+
+class EmailError(RequestError):
+    """It is not an e-mail."""
+
+
+class PasswordError(RequestError):
+    """It cannot be a password."""
+
+
+class UserLimitError(RequestError):
+    """There are as many users as there may be."""
+
+
+class UnknownUserError(NotFoundError):
+    """There is no such user."""
+
+
+def is_email(text: str) -> bool:
+    return _EMAIL.fullmatch(text) is not None and text.isprintable()
+
+
+def check_new_password(password: str) -> None:
+    """Refuse what cannot be a password.
+
+    Raises
+    ------
+    PasswordError
+    """
+    if len(password) < MIN_PASSWORD_CHARS:
+        raise PasswordError(f"Password should be at least {MIN_PASSWORD_CHARS} characters")
+    if len(password) > MAX_PASSWORD_CHARS:
+        raise PasswordError(f"Password should be at most {MAX_PASSWORD_CHARS} characters")
+
+
+def _user(row: Sequence[object]) -> User:
+    ident, email, hashed, *flags = row
+    return User(str(ident), str(email), str(hashed), *map(bool, flags))
 
 
 class UserStore:
@@ -109,37 +178,96 @@ class UserStore:
         with self._lock:
             self._db.close()
 
-    def add(self, email: str, password: str, *, is_superuser: bool = False) -> User:
+    def add(self, email: str, password: str, *, is_superuser: bool = False, is_self_registered: bool = False) -> User:
         """Add a user.
 
         Raises
         ------
-        RequestError
-            When the e-mail or the password cannot be used, or the limit is reached.
+        EmailError, PasswordError
+            When the e-mail or the password cannot be used.
+        UserLimitError
         ConflictError
             When the e-mail is taken.
         """
-        if not _EMAIL.fullmatch(email):
-            raise RequestError(f"not an e-mail address: {email[:100]!r}")
-        if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
-            raise RequestError(f"a password needs {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters")
-        user = User(str(uuid.uuid4()), email, self._hasher.hash(password), is_superuser=is_superuser)
+        if not is_email(email):
+            raise EmailError(f"not an e-mail address: {email[:100]!r}")
+        check_new_password(password)
+        user = User(
+            str(uuid.uuid4()),
+            email,
+            self._hasher.hash(password),
+            is_superuser=is_superuser,
+            is_self_registered=is_self_registered,
+        )
         with self._writing() as db:
-            (count,) = db.execute("SELECT count(*) FROM user").fetchone()
-            if self._max_users is not None and count >= self._max_users:
-                raise RequestError(f"Only a maximum of {self._max_users} users are allowed")
             if db.execute("SELECT 1 FROM user WHERE lower(email) = lower(?)", (email,)).fetchone():
                 raise ConflictError(f"user {email!r} exists already")
+            (count,) = db.execute("SELECT count(*) FROM user").fetchone()
+            if self._max_users is not None and count >= self._max_users:
+                raise UserLimitError(f"Only a maximum of {self._max_users} users are allowed")
             db.execute(
-                "INSERT INTO user VALUES (?, ?, ?, 1, ?, 0)", (user.id, email, user.hashed_password, is_superuser)
+                "INSERT INTO user (id, email, hashed_password, is_active, is_superuser, is_verified)"
+                " VALUES (?, ?, ?, 1, ?, 0)",
+                (user.id, email, user.hashed_password, is_superuser),
             )
+            if is_self_registered:
+                db.execute("INSERT INTO self_registered VALUES (?)", (user.id,))
         return user
 
-    def set_password(self, user_id: str, password: str) -> None:
-        """Change a password; tokens given for the old one end with it."""
+    def remove(self, email: str) -> User:
+        """Remove a user; the tokens end with it.
+
+        Raises
+        ------
+        UnknownUserError
+        """
+        with self._writing() as db:
+            row = db.execute(f"SELECT {_COLUMNS} FROM user WHERE lower(email) = lower(?)", (email,)).fetchone()  # noqa: S608
+            if row is None:
+                raise UnknownUserError(f"no user {email[:100]!r}")
+            db.execute("DELETE FROM user WHERE id = ?", (row[0],))
+            db.execute("DELETE FROM self_registered WHERE id = ?", (row[0],))
+        return _user(row)
+
+    def listed(self, email: str | None = None) -> list[User]:
+        """All users, or the one of an e-mail, by e-mail."""
+        condition, values = ("lower(email) = lower(?)", (email,)) if email is not None else ("1", ())
+        with self._lock:
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM user WHERE {condition} ORDER BY email", values).fetchall()  # noqa: S608
+        return [_user(row) for row in rows]
+
+    def set_password(
+        self, user_id: str, password: str, *, was_mailed: bool = False, old_tag: str | None = None
+    ) -> bool:
+        """Change a password; tokens given for the old one end with it.
+
+        Parameters
+        ----------
+        was_mailed : bool
+            By what was mailed to the user, whose e-mail it then is.
+        old_tag : str, optional
+            ``password_tag`` that the user has to have still.
+
+        Returns
+        -------
+        bool
+            Was it changed?
+
+        Raises
+        ------
+        PasswordError
+        """
+        check_new_password(password)
         hashed = self._hasher.hash(password)
         with self._writing() as db:
-            db.execute("UPDATE user SET hashed_password = ? WHERE id = ?", (hashed, user_id))
+            row = db.execute(f"SELECT {_COLUMNS} FROM user WHERE id = ? AND is_active", (user_id,)).fetchone()  # noqa: S608
+            if row is None or (old_tag is not None and _user(row).password_tag != old_tag):
+                return False
+            db.execute(
+                "UPDATE user SET hashed_password = ?, is_verified = is_verified OR ? WHERE id = ?",
+                (hashed, was_mailed, user_id),
+            )
+        return True
 
     def check_password(self, email: str, password: str) -> User | None:
         """The active user of that e-mail, if that is the password."""
@@ -169,7 +297,12 @@ class UserStore:
     def _find(self, condition: str, value: str) -> User | None:
         with self._lock:
             row = self._db.execute(f"SELECT {_COLUMNS} FROM user WHERE {condition}", (value,)).fetchone()  # noqa: S608
-        return User(str(row[0]), str(row[1]), str(row[2]), bool(row[3]), bool(row[4])) if row else None
+        return _user(row) if row else None
+
+    def find(self, email: str) -> User | None:
+        """The active user of that e-mail."""
+        user = self._find("lower(email) = lower(?)", email)
+        return user if user and user.is_active else None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
