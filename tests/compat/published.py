@@ -136,6 +136,9 @@ class Published:
         objects = {k: v["object"] for k, v in names.items() if isinstance(v, dict) and "object" in v}
         return self._ask(code=code, names={k: v for k, v in names.items() if k not in objects}, objects=objects)
 
+    def change_directory(self, directory: Path) -> None:
+        self._ask(chdir=str(directory))
+
     def command(self, *arguments: str) -> tuple[int, str]:
         """Exit code and output of one of its programs."""
         done = self._ask(command=list(arguments))
