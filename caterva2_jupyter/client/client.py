@@ -28,7 +28,9 @@ from .remote_array import RemoteArray
 from .representation import html_table
 from .service import RootStatus, Service
 from .session import DEFAULT_MAX_NBYTES, Session
+from .showing import shown
 from .transport import Timeouts, Transport
+from .user_service import UserService
 from .writable import warn_of_skipped
 
 __all__ = ["Client", "connect", "open_address"]
@@ -181,6 +183,17 @@ class Client:
         ['foo/dir2/ds-4d.b2nd']
         """
         return CacheService(self._session.service.transport)
+
+    @property
+    def users(self) -> UserService:
+        """The users of a stand-alone service: who we are, and for superusers adding and removing others.
+
+        Examples
+        --------
+        >>> client.users.add("ada@example.org", "correct horse")["email"]    # doctest: +SKIP
+        'ada@example.org'
+        """
+        return UserService(self._session.service.transport)
 
     def health(self) -> Mapping[str, Any]:
         """What the service says of itself; needs no credentials."""
@@ -434,6 +447,33 @@ class Client:
         made = self[self._areas.make_directory(address)]
         assert isinstance(made, Group)
         return made
+
+    def browse(self, address: str = "") -> Any:
+        """A browser of roots and datasets in the output of a cell.
+
+        It has a tree, a filter, what is known of what is chosen and a preview. "Use as variable" puts the opened object
+        into the notebook's variables; "Download" writes it to a file.
+
+        Parameters
+        ----------
+        address : str
+            ``ROOT`` or ``ROOT/PATH`` to begin at; all roots by default.
+
+        Returns
+        -------
+        caterva2_jupyter.widgets.browser.Browser
+            A widget; ``selected`` is what is chosen in it.
+
+        Raises
+        ------
+        ConfigError
+            When ipywidgets and anywidget are not installed.
+
+        Examples
+        --------
+        >>> client.browse()                                         # doctest: +SKIP
+        """
+        return shown("browse", "browser", "browse", self, address)
 
     @property
     def _areas(self) -> AreaService:
