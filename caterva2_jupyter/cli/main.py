@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     saving.add_argument("localpath", nargs="?", help="file or directory (default: ./ROOT/PATH)")
     command("announce", "Have the publisher look at a path now.", ("path", "ROOT/PATH that changed"))
     _add_area_commands(command)
+    _add_user_commands(command)
     _add_cache_commands(commands)
     return parser
 
@@ -72,6 +73,15 @@ def _add_area_commands(command: Callable[..., Any]) -> None:
         sub.add_argument("--no-overwrite", action="store_true", help=no_overwrite)
     removing = "Remove a dataset, or a directory with all that is in it, from an area."
     command("remove", removing, ("dataset", "AREA/PATH"), aliases=("rm",))
+
+
+def _add_user_commands(command: Callable[..., Any]) -> None:
+    adding = command("adduser", "Add a user to a subscriber with logins.", ("newuser", "e-mail address"))
+    adding.add_argument("newpass", nargs="?", help="password; made up when it is not given")
+    adding.add_argument("-S", "--superuser", action="store_true", help="may manage users")
+    command("deluser", "Remove a user, with the personal area.", ("user", "e-mail address"))
+    listing = command("listusers", "List users.", aliases=("lsu",))
+    listing.add_argument("user", nargs="?", help="only the one of this e-mail address")
 
 
 def _add_cache_commands(commands: Any) -> None:
@@ -128,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from . import area_commands, cache_commands, commands
+        from . import area_commands, cache_commands, commands, user_commands
         from .output import Output
     except ModuleNotFoundError as error:
         if error.name != "rich":
@@ -139,7 +149,8 @@ def _run(options: argparse.Namespace) -> int:
 
     out = Output()
     kept = cache_commands if options.function.startswith("cache_") else commands
-    module = area_commands if options.function in area_commands.__all__ else kept
+    modules = (area_commands, user_commands)
+    module = next((module for module in modules if options.function in module.__all__), kept)
     action: Callable[..., None] = getattr(module, options.function)
     try:
         with connect(**connection_arguments(options)) as client:

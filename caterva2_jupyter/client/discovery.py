@@ -76,8 +76,11 @@ def find_service(
 def find_credentials(url: str, environ: Mapping[str, str] | None = None) -> Credentials:
     """What opens the service at ``url``; nothing when no place knows that address."""
     environ = os.environ if environ is None else environ
-    if environ.get("CATERVA2_TOKEN") and not environ.get("CATERVA2_URL"):
-        return Credentials(environ["CATERVA2_TOKEN"])
+    if not environ.get("CATERVA2_URL"):
+        # Said of no address: for the one that is asked for.
+        said = Credentials(*(environ.get(f"CATERVA2_{name}", "") for name in ("TOKEN", "USERNAME", "PASSWORD")))
+        if said.token or (said.username and said.password):
+            return said
     for found in _places(environ):
         if _is_same(found.url, url) and found.credentials != Credentials():
             return found.credentials
