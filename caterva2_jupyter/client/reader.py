@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..core.assembly import Assembler
     from .local_cache import LocalCache
 
-__all__ = ["Reader", "plan_windows"]
+__all__ = ["Reader", "load_decoders", "plan_windows"]
 
 WINDOW_CBYTES = 4 << 20
 MAX_WINDOWS = 4096
@@ -176,6 +176,15 @@ class _ExactReceiver:
             return self._box.out
         self._pieces.finish()
         return self._pieces.out
+
+
+def load_decoders() -> None:
+    """Import what reading takes, when a dataset is opened: in a process that forks amid an import, its lock stays held.
+
+    Listing does without; the package itself is imported without any of it.
+    """
+    from ..core import assembly  # noqa: F401
+    from . import local_cache  # noqa: F401
 
 
 class Reader:

@@ -20,7 +20,7 @@ from ..errors import DatasetChangedError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
 from .download import download
 from .progress import Progress
-from .reader import changed
+from .reader import changed, load_decoders
 from .session import Session
 from .writable import Writable
 
@@ -59,6 +59,7 @@ class RemoteDataset(Writable):
     """
 
     def __init__(self, session: Session, root: str, entry: Entry) -> None:
+        load_decoders()
         self._session = session
         self._root = root
         self._entry = entry
