@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .boxes import Answer, keyed, read_box, values_answer
 from .frames import chunk, frame
 from .records import Buffer
@@ -27,8 +29,17 @@ def values(arguments: Mapping[str, Any], parts: Iterator[Sequence[Buffer]]) -> A
     return values_answer(keyed(arguments, geometry, box), arguments.get("max_nbytes"))
 
 
+def box(arguments: Mapping[str, Any], parts: Iterator[Sequence[Buffer]]) -> Answer:
+    """The values of a selection as they are in memory, in C order and the dataset's byte order."""
+    _, values = read_box(arguments, parts)
+    plain = np.ascontiguousarray(values)
+    raw: Buffer = plain.reshape(-1).view(np.uint8).data if plain.nbytes else b""
+    return {"shape": list(values.shape)}, [raw]
+
+
 JOBS: Mapping[str, Job] = {"chunk": chunk}
 STREAMED: Mapping[str, StreamedJob] = {
+    "box": box,
     "frame": frame,
     "reduce": reduce_records,
     "values": values,

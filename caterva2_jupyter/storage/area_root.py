@@ -58,6 +58,8 @@ class AreaRoot(DirectoryRoot):
     # Whatever is uploaded is shown, whatever its name; what is not complete is elsewhere.
     _temporary = re.compile(r"\.caterva2.*|\.nfs[0-9a-f]+|\.fuse_hidden.*", re.DOTALL)
 
+    _decodes = False
+
     def __init__(self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None) -> None:
         # Files appear complete, by being renamed: one that cannot be opened will not be any better later.
         super().__init__(path, owner_id, hdf5, patience_s=0.0)

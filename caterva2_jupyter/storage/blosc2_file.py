@@ -463,7 +463,7 @@ def open_frame(root: Path, path: str) -> FrameFile:
 
 
 def read_blocks(
-    frame: FrameFile, index: FrameIndex, seed: int, nchunk: int, wanted: Sequence[int]
+    frame: FrameFile, index: FrameIndex, seed: int, nchunk: int, wanted: Sequence[int], *, decodes: bool = True
 ) -> list[BlockRecord]:
     """Records of blocks of a chunk, as they are stored where a client can decode that.
 
@@ -473,6 +473,9 @@ def read_blocks(
         ``checksum_seed`` of the dataset.
     wanted : sequence of int
         Block numbers, ascending.
+    decodes : bool
+        May a chunk that others could not decode, or that cannot be cut, be decoded here and encoded anew? If not, the
+        one is refused and the other sent as it is, with all its blocks.
 
     Raises
     ------
@@ -504,6 +507,12 @@ def read_blocks(
     if len(chunk) < layout.cbytes:
         raise IntegrityError(f"chunk {nchunk} is truncated")
     whole = whole_record(seed, nchunk, chunk)
+    if not decodes:
+        if is_portable(prefix) and not ends_within_item:
+            return [whole]
+        raise UnsupportedDatasetError(
+            f"chunk {nchunk} needs a codec that is not used on uploaded files: download the file, or serve it by cat2pub"
+        )
     if not is_portable(prefix):
         raw = memoryview(decode_with_plugins(chunk, geometry))
     elif ends_within_item:

@@ -131,6 +131,7 @@ class DirectoryRoot(Root):
     """
 
     _temporary = _TEMPORARY
+    _decodes = True  # chunks that have to be encoded anew for others
 
     def __init__(
         self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None, patience_s: float = 10.0
@@ -641,7 +642,9 @@ class DirectoryRoot(Root):
         seed = checksum_seed(entry.id, entry.version)
         if entry.storage.get("format") in _FRAME_FORMATS:
             with self._frame(entry, seed) as (frame, index):
-                yield lambda projection, blocks: read_blocks(frame, index, seed, projection.nchunk, blocks)
+                yield lambda projection, blocks: read_blocks(
+                    frame, index, seed, projection.nchunk, blocks, decodes=self._decodes
+                )
             return
         with self._file_or_tree(entry) as (file, found):
             if found is not None:

@@ -34,7 +34,7 @@ from ..core.events import Event, EventBatch
 from ..core.exact_slice import encode_pieces, piece_geometry, selection_digest, slice_seed
 from ..core.metadata import Entry, Geometry
 from ..core.paths import parent
-from ..core.reduce_request import ReduceRequest
+from ..core.reduce_request import ReduceRequest, Working
 from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream
 from ..core.wire import ReadRequest
@@ -232,16 +232,26 @@ class ThreadedSource:
     async def _slice(self, planned: _Planned, fast: bool) -> BlockStream:
         """The exact slice, made before the answer begins: it is small (``answer_choice``)."""
         entry, selection = planned.entry, planned.plan.selection
-        assembler = Assembler(planned.plan.geometry, selection)
-        place = partial(_place_piece, self._files, entry, assembler)
-        async with aclosing(_RecordStream(entry, planned.pieces, self._executor, place)) as placed:
-            async for _ in placed:
-                raise AssertionError("all records are placed")
+        box = await self._box(planned)
         digest = selection_digest(selection)
         seed = slice_seed(checksum_seed(entry.id, entry.version), digest)
         pieces = piece_geometry(planned.plan.geometry, selection)
-        records = await self._run(encode_pieces, seed, assembler.out, pieces, fast)
+        records = await self._run(encode_pieces, seed, box, pieces, fast)
         return BlockStream(entry, _listed(records), digest)
+
+    async def _box(self, planned: _Planned) -> npt.NDArray[Any]:
+        """The values of a selection, decoded here."""
+        assembler = Assembler(planned.plan.geometry, planned.plan.selection)
+        place = partial(_place_piece, self._files, planned.entry, assembler)
+        async with aclosing(_RecordStream(planned.entry, planned.pieces, self._executor, place)) as placed:
+            async for _ in placed:
+                raise AssertionError("all records are placed")
+        return assembler.out
+
+    def _stored(self, planned: _Planned) -> BlockStream:
+        """The blocks of a selection, as they are stored."""
+        read = partial(_read_piece, self._files, planned.entry)
+        return BlockStream(planned.entry, _RecordStream(planned.entry, planned.pieces, self._executor, read))
 
     def _readable(self, path: str, version: str | None) -> tuple[Entry, Geometry]:
         entry = self._store.resolve(path)
@@ -264,8 +274,13 @@ class ThreadedSource:
         except DatasetChangedError:
             await self._suspect(request)
             raise
-        records = reduce_stored(self._files, entry, reduction, self._executor, self._reducing)
-        return ReducedStream(entry, records, reduction.digest)
+        return ReducedStream(entry, self._reduced(entry, reduction, request), reduction.digest)
+
+    def _reduced(
+        self, entry: Entry, reduction: Reduction, request: ReduceRequest
+    ) -> AsyncIterator[BlockRecord | Working]:
+        """The result of a reduction, computed here."""
+        return reduce_stored(self._files, entry, reduction, self._executor, self._reducing)
 
     def _plan(self, request: ReadRequest) -> _Planned:
         entry, geometry = self._readable(request.path, request.version)

@@ -37,9 +37,10 @@ from ..storage.catalog_store import CatalogStore
 from ..storage.event_hub import EventHub
 from ..storage.hdf5_root import hdf5_trees
 from ..storage.hdf5_worker import Hdf5Worker
-from ..storage.threaded_source import ThreadedSource
+from ..web.compute_pool import ComputePool
 from .frames import FrameMaker
 from .permissions import AREAS, PERSONAL, Visitor
+from .pooled_source import PooledSource
 
 __all__ = ["AreaSource", "Areas", "goal_in", "has_suffix"]
 
@@ -53,7 +54,7 @@ SCAN_SHARE = 20
 log = logging.getLogger("caterva2_jupyter.subscriber")
 
 
-class AreaSource(ThreadedSource):
+class AreaSource(PooledSource):
     """One area: its source, and what is written to it.
 
     Parameters
@@ -65,12 +66,22 @@ class AreaSource(ThreadedSource):
         Of the same directory.
     store : CatalogStore
     readers, writers : Executor
+    compute : ComputePool
+        Where what was uploaded is decoded.
     """
 
     def __init__(
-        self, label: str, area: Area, files: AreaRoot, store: CatalogStore, readers: Executor, writers: Executor
+        self,
+        label: str,
+        area: Area,
+        files: AreaRoot,
+        store: CatalogStore,
+        readers: Executor,
+        writers: Executor,
+        compute: ComputePool,
     ) -> None:
         super().__init__(label, files, store, EventHub(), readers, look_again=self.look)
+        self.compute = compute
         self.area = area
         self._area_files, self._writers = files, writers
         self._due_s = 0.0
@@ -110,6 +121,9 @@ class AreaSource(ThreadedSource):
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
         await self.refresh()
+        entry = await self._run(self._store.resolve, path)
+        if is_packed(entry) and entry.geometry is not None and (stop is None or 0 <= start <= stop):
+            return self.unpacked_stream(entry, start, stop)
         return await super().read_file(path, start, stop)
 
     async def events(self, since: Cursor | None) -> AsyncIterator[EventBatch]:
@@ -275,9 +289,12 @@ class Areas:
         What they may take together.
     readers : Executor
         Closed by its owner.
+    compute : ComputePool
+        Where what was uploaded is decoded; stopped by its owner.
     """
 
-    def __init__(self, statedir: Path, quota_nbytes: int | None, readers: Executor) -> None:
+    def __init__(self, statedir: Path, quota_nbytes: int | None, readers: Executor, compute: ComputePool) -> None:
+        self._compute = compute
         self._statedir = statedir
         self.quota = Quota(quota_nbytes, [statedir / name for name in ("public", "shared", "personal")])
         self.readers = readers
@@ -331,7 +348,7 @@ class Areas:
             area.directory, owner_id, hdf5_trees(area.directory, owner_id, self._worker) if has_hdf5 else None
         )
         store = CatalogStore(self._catalogs / f"area-{tag}.sqlite", root)
-        return AreaSource(root, area, files, store, self.readers, self._writers)
+        return AreaSource(root, area, files, store, self.readers, self._writers, self._compute)
 
     def forget_personal(self, user_id: str) -> None:
         """Remove the personal area of somebody who is no user any more."""

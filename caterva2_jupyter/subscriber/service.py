@@ -93,7 +93,7 @@ class SubscriberService:
         )
         self.cache_keeper = CacheKeeper(self.subscriber, self.executor, self._counts)
         self.guests = Guests(self.subscriber, self._upstreams.list_roots, self._publisher_link, config.network)
-        self.areas = Areas(config.statedir, config.quota_nbytes, self.executor)
+        self.areas = Areas(config.statedir, config.quota_nbytes, self.executor, self.compute)
         # Processes of their own: one that waits for an operand keeps nobody from values.
         self._expressions = ComputePool()
         permissions = Permissions(config.login, config.anonymous, config.grants, config.groups)

@@ -71,7 +71,7 @@ async def served(
         (directory / "c.toml").write_text(f'[subscriber]\nurlbase = "{url}"\n')
         config = load_config(directory / "c.toml", {}).subscriber(http=url.removesuffix(prefix))
         compute, expressions = ComputePool(), ComputePool()
-        areas = Areas(directory / "areas", None, run.executor)
+        areas = Areas(directory / "areas", None, run.executor, compute)
         areas.start(directory / "areas" / "catalogs", "owner")
         frames, limits = FrameMaker(compute, max_nbytes=max_frame_nbytes), Limits()
         keeper = CacheKeeper(run.subscriber, run.executor)
