@@ -140,7 +140,7 @@ class PublishersAnswers(SourceAnswers):
         seen = seen_by(self)
         # By the name alone, whether there is such a root or not.
         if not seen.sees(parse_root_name(root)):
-            raise AccessDeniedError(f"a root {root!r} would be hidden from you: publish under another name")
+            raise AccessDeniedError(f"you may not see a root {root!r} yourself: publish under another name")
         await self.guests.follow(url, parse_root_name(root))
         self.write_json({"root": root, "followed": True})
 

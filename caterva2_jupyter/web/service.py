@@ -167,6 +167,10 @@ class ServiceHandler(JsonAnswers):
     def get_current_user(self) -> str | None:
         return self._policy.user(self)
 
+    def user_now(self) -> str | None:
+        """Who sent the request, if they are let in still: a connection may outlive a login."""
+        return self._policy.user(self)
+
     @property
     def is_open(self) -> bool:
         """May everybody have what is here?"""

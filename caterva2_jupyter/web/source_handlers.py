@@ -77,6 +77,7 @@ from ..core.wire import (
     encode_working,
 )
 from ..errors import (
+    AuthenticationError,
     Caterva2Error,
     DatasetChangedError,
     DatasetNotFoundError,
@@ -778,7 +779,26 @@ class _ListenedAnswers(SourceAnswers):
         self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
 
     async def tell(self, message: Mapping[str, Any]) -> None:
+        self.check_listener()
+        await self.send(message)
+
+    async def send(self, message: Mapping[str, Any]) -> None:
         raise NotImplementedError
+
+    def check_listener(self) -> None:
+        """Let who listens hear more, or not: logins end, and users go, while they listen.
+
+        Raises
+        ------
+        AuthenticationError, AccessDeniedError, RootNotFoundError
+        """
+        if not isinstance(self, ServiceHandler):
+            return  # Jupyter lets in once
+        user = self.user_now()
+        if user is None:
+            raise AuthenticationError("the login has ended")
+        if isinstance(self._directory, VisitedDirectory):
+            self._directory.seen_by(user).source(self._root)
 
     async def tell_all(self) -> None:
         """Tell events, and whether the root is online, until there is nobody to tell."""
@@ -839,7 +859,7 @@ class EventsAnswers(_ListenedAnswers, WebSocketHandler):
         await self.tell_all()
         self.close(1011)
 
-    async def tell(self, message: Mapping[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         await self.write_message(json.dumps(message, separators=(",", ":")))
 
 
@@ -855,7 +875,7 @@ class EventLinesAnswers(_ListenedAnswers):
             self._line = asyncio.Lock()
             await self.while_connected(self.tell_all())
 
-    async def tell(self, message: Mapping[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         async with self._line:
             self.write(json.dumps(message, separators=(",", ":")) + "\n")
             await self.until_taken(self.flush(), PIECE_NBYTES)
