@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caterva2_jupyter.compute.records import BoxBuilder
 from caterva2_jupyter.core.catalog import CatalogQuery, Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.core.metadata import Entry
@@ -22,7 +23,6 @@ from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import NotCachedError, ResyncError, RootNotFoundError, SourceUnavailableError
 from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.subscriber.broker_link import EventsLost, RootsKnown
-from caterva2_jupyter.subscriber.frames import _Placer
 from tests.subscriber.running import MemoryLink, Running, eventually, running
 
 ARRAY = np.arange(60_000, dtype="i4").reshape(200, 300)
@@ -39,9 +39,10 @@ async def read(run: Running, key: object, path: str = "a/grid", root: str = "foo
     entry = await source.entry(path)
     parsed = parse_basic(key, entry.geometry.shape)
     stream = await source.read_blocks(ReadRequest(root, path, None, parsed.selection.to_json()))
-    placer = _Placer(stream.entry.geometry, parsed.selection)
-    placer.place([record async for record in stream.records])
-    return parsed.apply(placer.finish())
+    box = BoxBuilder(stream.entry.geometry, parsed.selection)
+    async for record in stream.records:
+        box.add(record)
+    return parsed.apply(box.finish())
 
 
 async def paths(run: Running, root: str = "foo") -> set[str]:
