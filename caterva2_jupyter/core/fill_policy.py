@@ -1,22 +1,29 @@
 """When a cache stops asking for exact slices and fetches the blocks: rent, then buy.
 
 A slice is rent, paid anew at each read; blocks are bought once. Each block remembers how much rent was paid
-at it; a read whose blocks have together been paid for buys them. So the bytes that move are at most
-about twice those of who had known what will be read. It fetches nothing and knows no clock.
+at it; a read whose blocks have together been paid for buys them: behind its slice where that is a small part of
+their price, else in the slice's place. So the bytes that move are at most about twice those of who had known what
+will be read. It fetches nothing and knows no clock.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["REQUEST_NBYTES", "FillLedger"]
+__all__ = ["REQUEST_NBYTES", "Due", "FillLedger"]
 
 REQUEST_NBYTES = 600
 """What a request costs besides its answer's records: headers both ways."""
+
+Due = Literal["no", "behind", "now"]
+"""Are blocks to be bought: not yet, behind the slice that answers a read, or in its place?"""
+MARGIN = 0.05
+"""How far over the price the rent may be, a slice included, for blocks to be bought behind that slice."""
 
 _CHUNK_COUNTERS = 64
 
@@ -36,11 +43,11 @@ class FillLedger:
     --------
     >>> ledger, point = FillLedger(), {0: np.array([3])}
     >>> reads = 0
-    >>> while not ledger.is_due("climate/t", point, 400, 18_000):
+    >>> while (due := ledger.due("climate/t", point, 400, 18_000)) == "no":
     ...     ledger.charge("climate/t", point, 400, 18_000)
     ...     reads += 1
-    >>> reads
-    18
+    >>> reads, due
+    (18, 'behind')
     """
 
     def __init__(self, max_counters: int = 1 << 22) -> None:
@@ -48,7 +55,7 @@ class FillLedger:
         self._rents: OrderedDict[tuple[str, int], npt.NDArray[np.float32]] = OrderedDict()
         self._ncounters = 0
 
-    def is_due(self, key: str, missing: Mapping[int, Ints], slice_cbytes: float, block_cbytes: float) -> bool:
+    def due(self, key: str, missing: Mapping[int, Ints], slice_cbytes: float, block_cbytes: float) -> Due:
         """Has as much been paid, this read included, as the missing blocks cost?
 
         Parameters
@@ -58,11 +65,21 @@ class FillLedger:
         missing : mapping of chunk number to block numbers
         slice_cbytes, block_cbytes : float
             Predicted bytes of the exact slice, and of one block.
+
+        Returns
+        -------
+        {"no", "behind", "now"}
+            ``"now"`` where a slice that is paid and thrown in as well would be too much.
         """
         nblocks = sum(len(ids) for ids in missing.values())
         price = nblocks * block_cbytes + REQUEST_NBYTES
         paid = sum(self._paid(key, nchunk, ids, block_cbytes) for nchunk, ids in missing.items())
-        return paid + slice_cbytes + REQUEST_NBYTES >= price
+        paid += slice_cbytes + REQUEST_NBYTES
+        if paid < price:
+            return "no"
+        if paid <= (1 + MARGIN) * price:
+            return "behind"
+        return "now"
 
     def _paid(self, key: str, nchunk: int, ids: Ints, block_cbytes: float) -> float:
         rents = self._rents.get((key, nchunk))

@@ -51,6 +51,8 @@ class WantedSlice:
         Blocks that are not held, by chunk: what it spares.
     kept : list of BlockRecord
         Its pieces, when it was seen before; else empty.
+    fill_cbytes : float
+        Predicted bytes of the missing blocks when those are paid for, and are to be fetched behind it; else 0.
     """
 
     digest: str
@@ -58,6 +60,7 @@ class WantedSlice:
     pieces: Geometry
     missing: dict[int, Ints]
     kept: list[BlockRecord]
+    fill_cbytes: float = 0.0
 
     def check(self, records: Sequence[BlockRecord]) -> None:
         """Are these all of its pieces?
@@ -118,12 +121,14 @@ class ExactAnswers:
             return None
         block_cbytes = predict_block_cbytes(entry, geometry)
         with self._lock:
-            if request.mode == "auto" and self._ledger.is_due(
-                version.key, missing, expected.slice_cbytes, block_cbytes
-            ):
+            due = "no"
+            if request.mode == "auto":
+                due = self._ledger.due(version.key, missing, expected.slice_cbytes, block_cbytes)
+            if due != "no":
                 self._ledger.settle(version.key, missing)
+            if due == "now":
                 return None
-        return WantedSlice(digest, seed, wanted.pieces, missing, [])
+        return WantedSlice(digest, seed, wanted.pieces, missing, [], expected.blocks_cbytes if due == "behind" else 0.0)
 
     def kept(self, version: CachedVersion, wanted: WantedSlice) -> list[BlockRecord]:
         """The pieces of a slice that was seen before; none when it was not, or not all of it is there."""
@@ -156,6 +161,8 @@ class ExactAnswers:
                 _geometry_record(store, version.geometry),
                 *(pack_piece(store.seed, wanted.digest, record) for record in records),
             )
+        if wanted.fill_cbytes:
+            return  # the blocks are bought with it
         cbytes = sum(len(r.body) + _PIECE_OVERHEAD_NBYTES for r in records)
         with self._lock:
             self._ledger.charge(version.key, wanted.missing, cbytes, predict_block_cbytes(entry, version.geometry))

@@ -12,8 +12,9 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +42,7 @@ from ..web.compute_pool import ComputePool
 from .adoption import Adoption, Adoptions
 from .cached_reductions import CachedReductions
 from .exact_answers import ExactAnswers, WantedSlice, listed
+from .fills import Fills
 from .flights import Flights, look_at_error
 from .read_counts import ReadCounts
 from .remote_source import RemoteSource
@@ -101,6 +103,7 @@ class CachedSource:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._exact = ExactAnswers(cache)
         self._flights = Flights()
+        self.fills = Fills()
         self._reductions = CachedReductions(lambda: self._source, self._exact, self._flights, executor, compute)
         self._adoptions = Adoptions(lambda: self._source, cache, executor)
         self._slots = asyncio.Semaphore(FETCHES)
@@ -143,6 +146,7 @@ class CachedSource:
 
     async def aclose(self) -> None:
         """Stop all fetches."""
+        await self.fills.aclose()
         await self._adoptions.aclose()
         await self._flights.aclose()
 
@@ -187,20 +191,31 @@ class CachedSource:
     async def _start(
         self, entry: Entry, request: ReadRequest, begun: _Begun | None = None, nlanded: int = -1
     ) -> BlockStream:
+        is_newest = begun is not None or request.version is None
         if begun is None:
             nlanded = self._flights.nlanded
             begun = await self._run(self._begin, entry, request)
         version = begun.version
+        if is_newest:
+            self.fills.end_others(version)
         adoption = await self._adoptions.begin(version, entry, begun.request)
         if begun.wanted is not None and not begun.wanted.kept and adoption is not None and request.mode == "auto":
             # What an older version has of these blocks is cheaper than any answer.
+            fill_cbytes = begun.wanted.fill_cbytes
             await self._reach(adoption, version, adoption.nblocks, begun.wanted.missing)
             nlanded = self._flights.nlanded
             begun = await self._run(self._begin, entry, request)
-        if begun.wanted is not None:
-            stream = await self._slice(version, entry, begun.request, begun.wanted)
+            if fill_cbytes and begun.wanted is not None:
+                begun.wanted = replace(begun.wanted, fill_cbytes=fill_cbytes)  # it was settled
+        wanted = begun.wanted
+        if wanted is not None and (not wanted.fill_cbytes or self.fills.has_room(wanted.fill_cbytes)):
+            stream = await self._slice(version, entry, begun.request, wanted)
             if stream is not None:
+                if wanted.fill_cbytes:
+                    fill = partial(self._fill, version, entry, begun.request)
+                    self.fills.start(version, wanted.fill_cbytes, fill)
                 return stream
+        if wanted is not None:
             nlanded = self._flights.nlanded
             begun = await self._run(self._begin, entry, replace(request, mode="blocks"))
         records = _CachedRecords(self, begun, adoption, nlanded)
@@ -269,7 +284,8 @@ class CachedSource:
             fetch = self._fetch_slice(version, entry, request, wanted)
             flight = self._flights.start_slice(version, wanted.digest, fetch)
         try:
-            records = await flight.wait()
+            with self.fills.reading():
+                records = await flight.wait()
         except NotCachedError:
             raise
         except (SourceUnavailableError, DeadlineError) as error:
@@ -277,6 +293,14 @@ class CachedSource:
         finally:
             self._flights.leave(flight)
         return BlockStream(entry, listed(records), wanted.digest) if records else None
+
+    async def _fill(self, version: CachedVersion, entry: Entry, request: ReadRequest) -> None:
+        """Fetch the blocks behind a slice: a read whose records nobody takes, one request at a time."""
+        request = replace(request, mode="blocks")
+        segments = await self._run(Segments, entry, request)
+        while (segment := await self._run(segments.next)) is not None:
+            await self.fills.let_readers_go_first()
+            segments.learn(await self._segment(version, request, segment, None, reading=nullcontext()))
 
     async def _fetch_slice(
         self, version: CachedVersion, entry: Entry, request: ReadRequest, wanted: WantedSlice
@@ -316,6 +340,7 @@ class CachedSource:
         segment: Segment,
         adoption: Adoption | None,
         looked_up: _LookedUp | None = None,
+        reading: AbstractContextManager[None] | None = None,
     ) -> list[BlockRecord]:
         """The records of a segment, in the plan's order."""
         wanted = segment.wanted()
@@ -333,9 +358,10 @@ class CachedSource:
             if own:
                 flights.append(self._flights.start(version, own, self._fetch(version, request, segment, own, nlanded)))
             try:
-                for flight in flights:
-                    for record in await flight.wait():
-                        _take(record, missing, found)
+                with reading or self.fills.reading():
+                    for flight in flights:
+                        for record in await flight.wait():
+                            _take(record, missing, found)
             except NotCachedError:
                 raise
             except (SourceUnavailableError, DeadlineError) as error:

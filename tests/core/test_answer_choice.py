@@ -111,12 +111,14 @@ def play(reads: list[dict[int, np.ndarray]], slice_cbytes: float, block_cbytes: 
         missing = {n: ids for n, ids in missing.items() if len(ids)}
         if not missing:
             continue
-        if ledger.is_due("key", missing, slice_cbytes, block_cbytes):
+        due = ledger.due("key", missing, slice_cbytes, block_cbytes)
+        if due != "now":
+            total += slice_cbytes + REQUEST_NBYTES
+        if due != "no":
             total += sum(map(len, missing.values())) * block_cbytes + REQUEST_NBYTES
             held |= {(n, b) for n, ids in missing.items() for b in ids.tolist()}
             ledger.settle("key", missing)
         else:
-            total += slice_cbytes + REQUEST_NBYTES
             ledger.charge("key", missing, slice_cbytes, block_cbytes)
     return total, slices, blocks
 
@@ -157,15 +159,28 @@ def test_versions_are_paid_for_apart_and_bought_blocks_start_anew() -> None:
     ledger, point = FillLedger(), {0: np.array([3])}
     for _ in range(20):
         ledger.charge("a", point, 400, 18_000)
-    assert ledger.is_due("a", point, 400, 18_000)
-    assert not ledger.is_due("b", point, 400, 18_000)
+    assert ledger.due("a", point, 400, 18_000) != "no"
+    assert ledger.due("b", point, 400, 18_000) == "no"
     ledger.settle("a", point)
-    assert not ledger.is_due("a", point, 400, 18_000)
+    assert ledger.due("a", point, 400, 18_000) == "no"
+
+
+def test_small_slices_are_given_before_their_blocks_are_bought_and_large_ones_are_not() -> None:
+    def dues(slice_cbytes: float) -> list[str]:
+        ledger, point = FillLedger(), {0: np.arange(10)}
+        found = []
+        while not found or found[-1] == "no":
+            found.append(ledger.due("a", point, slice_cbytes, 18_000))
+            ledger.charge("a", point, slice_cbytes, 18_000)
+        return found
+
+    assert dues(400) == ["no"] * 180 + ["behind"]
+    assert dues(80_000) == ["no"] * 2 + ["now"]
 
 
 def test_what_is_remembered_is_bounded() -> None:
     ledger = FillLedger(max_counters=1000)
     for chunk in range(500):
         ledger.charge("a", {chunk: np.arange(100)}, 1e9, 18_000)
-    remembered = [chunk for chunk in range(500) if ledger.is_due("a", {chunk: np.arange(100)}, 0, 18_000)]
+    remembered = [chunk for chunk in range(500) if ledger.due("a", {chunk: np.arange(100)}, 0, 18_000) != "no"]
     assert remembered == list(range(494, 500))

@@ -20,6 +20,7 @@ from caterva2_jupyter.core.source import BlockStream, Source
 from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
 from caterva2_jupyter.storage.block_cache import BlockCache
+from caterva2_jupyter.subscriber import fills
 from caterva2_jupyter.subscriber.exact_answers import listed
 from caterva2_jupyter.subscriber.sources import CachedSource
 from caterva2_jupyter.testing import Origin, open_origin, read_array
@@ -38,6 +39,7 @@ class Upstream:
         self.is_away = False
         self.change: Callable[[BlockStream], Awaitable[BlockStream]] | None = None
         self.gate: asyncio.Event | None = None
+        self.block_gate: asyncio.Event | None = None
         self.answers: list[str] = []
         self.nbytes = 0
 
@@ -55,6 +57,8 @@ class Upstream:
         stream = await self._source.read_blocks(request)
         self.answers.append(stream.answer)
         self.nbytes += REQUEST_NBYTES
+        if self.block_gate is not None and stream.answer == "blocks":
+            await self.block_gate.wait()
         if self.gate is not None:
             await self.gate.wait()
         if self.change is not None:
@@ -73,6 +77,10 @@ class Network:
 
     async def read(self, *axes: AxisSelection, mode: Mode = "auto", path: str = "grid.b2nd") -> Any:
         return await read_array(self.cached, path, Selection(axes), mode)
+
+    async def filled(self) -> None:
+        """Wait until what is fetched behind slices is there."""
+        await self.cached.fills.settle()
 
     async def column(self, x: int, mode: Mode = "auto") -> None:
         """Read a column, and see that it is right."""
@@ -126,6 +134,7 @@ def test_reads_that_come_back_to_a_place_fetch_its_blocks(tmp_path: Path) -> Non
         reads = 0
         while "blocks" not in network.upstream.answers:
             await network.column(reads)
+            await network.filled()
             reads += 1
         assert 3 <= reads <= 10
         asked = len(network.upstream.answers)
@@ -151,6 +160,7 @@ def test_regret_is_at_most_twofold(tmp_path: Path) -> None:
         async def scenario(network: Network) -> None:
             for axes in reads:
                 await network.read(*axes, mode=mode)
+            await network.filled()
             nbytes.append(network.upstream.nbytes)
 
         play(tmp_path / name / mode, scenario)
@@ -311,5 +321,112 @@ def test_a_reader_that_gives_up_does_not_disturb_the_others(tmp_path: Path) -> N
         await asyncio.gather(*readers[1:])
         assert network.upstream.answers == ["slice"]
         assert readers[0].cancelled()
+
+    play(tmp_path, scenario)
+
+
+# Blocks that are fetched behind slices
+
+
+async def grid_points(network: Network, y: int, x: int, mode: Mode = "auto") -> None:
+    """Read one item of every block: 4 kB of 384 kB."""
+    got = await network.read(AxisRange(y, 240, 10), AxisRange(x, 200, 10), mode=mode)
+    assert np.array_equal(got, GRID[y::10, x::10])
+
+
+async def pay_for_all_blocks(network: Network) -> int:
+    """Read slices until their blocks are being fetched behind one of them; how many it took."""
+    for count, (y, x) in enumerate(np.ndindex(10, 10), 1):
+        await grid_points(network, y, x)
+        if len(network.cached.fills):
+            return count
+    raise AssertionError("nothing was ever fetched behind a slice")
+
+
+def test_the_read_that_pays_for_blocks_does_not_wait_for_them(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        network.upstream.block_gate = asyncio.Event()
+        count = await pay_for_all_blocks(network)
+        assert 70 <= count <= 95
+        # Who comes meanwhile gets a slice, too.
+        await grid_points(network, 9, 9)
+        assert network.upstream.answers.count("slice") == count + 1
+        network.upstream.block_gate.set()
+        await network.filled()
+        network.upstream.is_away = True
+        assert np.array_equal(await network.read(AxisRange(0, 240), AxisRange(0, 200)), GRID)
+
+    play(tmp_path, scenario)
+
+
+def test_who_wants_blocks_that_are_fetched_behind_a_slice_waits_for_the_same_ones(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        gate = network.upstream.block_gate = asyncio.Event()
+        await pay_for_all_blocks(network)
+        while "blocks" not in network.upstream.answers:
+            await asyncio.sleep(0)
+        reader = asyncio.create_task(network.read(AxisRange(0, 240), AxisRange(0, 200), mode="blocks"))
+        asked = len(network.upstream.answers)
+        gate.set()
+        assert np.array_equal(await reader, GRID)
+        await network.filled()
+        assert len(network.upstream.answers) == asked == network.upstream.answers.count("slice") + 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_source_that_is_closed_fills_no_more(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        network.upstream.block_gate = asyncio.Event()
+        await pay_for_all_blocks(network)
+        await network.cached.aclose()
+        assert not len(network.cached.fills)
+
+    play(tmp_path, scenario)
+
+
+def test_a_new_version_ends_what_is_fetched_of_the_old_one(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        network.upstream.block_gate = asyncio.Event()
+        await pay_for_all_blocks(network)
+        await network.origin.put("grid.b2nd", GRID + 1, chunks=(60, 50), blocks=(10, 10))
+        assert (await network.read(AxisRange(0, 1), AxisRange(0, 1))).item() == GRID[0, 0] + 1
+        await network.filled()
+        # Nothing but the new version's slice is there.
+        network.upstream.is_away = True
+        with pytest.raises(NotCachedError):
+            await network.read(AxisRange(0, 240), AxisRange(0, 200))
+
+    play(tmp_path, scenario)
+
+
+def test_a_fill_that_fails_is_told_to_nobody_and_paid_for_again(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        gate = network.upstream.block_gate = asyncio.Event()
+        await pay_for_all_blocks(network)
+
+        async def fail(stream: BlockStream) -> BlockStream:
+            raise SourceUnavailableError("away")
+
+        network.upstream.change = fail
+        gate.set()
+        await network.filled()
+        network.upstream.change = None
+        await grid_points(network, 9, 9)
+        assert network.upstream.answers[-1] == "slice"
+
+    play(tmp_path, scenario)
+
+
+def test_where_too_much_is_being_filled_the_reader_waits_for_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fills, "MAX_FILL_NBYTES", 300_000)
+
+    async def scenario(network: Network) -> None:
+        for y, x in np.ndindex(10, 10):
+            await grid_points(network, y, x)
+            assert not len(network.cached.fills)
+        assert network.upstream.answers.count("blocks") == 1
 
     play(tmp_path, scenario)
