@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_core.utils import ensure_async
-from jupyter_server.auth import User
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized, ws_authenticated
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
@@ -35,6 +34,7 @@ from ..web.access import bearer_token
 from ..web.service import JsonAnswers
 from ..web.source_handlers import SourceAnswers, bind, is_socket
 from .connection_file import ConnectionFile
+from .jupyter_owner import ServerOwner
 
 if TYPE_CHECKING:
     from .service import SubscriberService
@@ -43,7 +43,6 @@ __all__ = ["SubscriberApp"]
 
 PREFIX = "/caterva2"
 RESOURCE = "caterva2"
-_KERNEL = User(username="caterva2-kernel", name="Kernels of this server")
 
 Verb = Callable[..., Any]
 
@@ -57,12 +56,19 @@ class _Guarded(ExtensionHandlerMixin, JupyterHandler):
         token = bearer_token(self.request)
         if token is None or not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._kernel_token()):
             await super().prepare(*args, **kwargs)
+            self._owner.note(self.current_user)
             return
         if not self.check_host():
             raise web.HTTPError(403)
-        self.current_user = self._jupyter_current_user = _KERNEL
+        self.current_user = self._jupyter_current_user = self._owner.kernel_user()
         # As for Jupyter's own token: a page of another site cannot send it, so origins do not matter.
         self._token_authenticated = True
+
+    @property
+    def _owner(self) -> ServerOwner:
+        owner = self.settings["caterva2_owner"]
+        assert isinstance(owner, ServerOwner)
+        return owner
 
     def _kernel_token(self) -> bytes:
         return str(self.settings["caterva2_kernel_token"]).encode()
@@ -170,6 +176,7 @@ class SubscriberApp(ExtensionApp):
         assert self.serverapp is not None
         self._connection_file = ConnectionFile(Path(self.serverapp.runtime_dir))
         self.settings["caterva2_kernel_token"] = self._connection_file.token
+        self.settings["caterva2_owner"] = ServerOwner(os.environ)
         try:
             from .service import SubscriberService
 

@@ -392,7 +392,9 @@ def test_a_star_means_no_area_and_strangers_only_where_they_may() -> None:
 def test_groups_are_those_that_jupyterhub_knows() -> None:
     class HubUser:
         username = "ada"
-        hub_user: ClassVar = {"name": "ada", "groups": ["modellers", 3], "admin": True}
+
+        def __init__(self) -> None:
+            self.hub_user = {"name": "ada", "groups": ["modellers", 3], "admin": True}
 
     class Plain:
         username = "bob"
@@ -401,3 +403,46 @@ def test_groups_are_those_that_jupyterhub_knows() -> None:
     assert permissions.may_see(visitor_of(HubUser()), "climate")
     assert not permissions.may_see(visitor_of(Plain()), "climate")
     assert not visitor_of(HubUser()).is_superuser
+
+
+class TestInsideJupyter:
+    """Who somebody is, Jupyter says; grants go by its names and groups."""
+
+    @pytest.fixture
+    def jp_server_config(self, jp_server_config, tmp_path, monkeypatch):
+        (tmp_path / "c.toml").write_text(
+            "[[subscriber.grants]]\nroots = ['@shared']\nusers = ['ada']\ngroups = ['modellers']\naccess = 'write'\n"
+        )
+        monkeypatch.setenv("JUPYTERHUB_USER", "carl")
+        app = {"cachedir": str(tmp_path / "cache"), "conf": str(tmp_path / "c.toml")}
+        return {**jp_server_config, "SubscriberApp": app}
+
+    @pytest.fixture
+    def seen_by(self, jp_serverapp, jp_base_url, http_server_client):
+        async def seen(user: object = None, token: str = "") -> tuple[set[str], str]:
+            if user is not None:
+                jp_serverapp.identity_provider.get_user = lambda handler: user
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            answers = [
+                await http_server_client.fetch(f"{jp_base_url}caterva2/api/v1/{route}", headers=headers)
+                for route in ("roots", "user")
+            ]
+            roots, told = (json.loads(answer.body) for answer in answers)
+            return {root["name"] for root in roots["roots"]}, told["name"]
+
+        return seen
+
+    async def test_names_and_groups_of_its_identities_count(self, seen_by, jp_serverapp):
+        from jupyter_server.auth import User
+
+        with_groups = User("carl")
+        with_groups.hub_user = {"name": "carl", "groups": ["modellers"]}
+        others = {"@public", "@personal"}
+        kernel = jp_serverapp.web_app.settings["caterva2_kernel_token"]
+        assert await seen_by(token=kernel) == (others, "carl"), "the groups of its user are not known yet"
+        assert await seen_by(User("ada")) == (others | {"@shared"}, "ada")
+        assert await seen_by(User("bob")) == (others, "bob")
+        assert await seen_by(with_groups) == (others | {"@shared"}, "carl")
+        assert await seen_by(token=kernel) == (others | {"@shared"}, "carl"), "a kernel acts for whose server it is"
+        assert await seen_by(User("carl")) == (others, "carl")
+        assert await seen_by(token=kernel) == (others, "carl"), "and has what that one has now"
