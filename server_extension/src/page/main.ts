@@ -56,10 +56,32 @@ class Page {
     header.className = 'c2p-header';
     const title = document.createElement('h1');
     title.textContent = 'Remote arrays';
+    const user = document.createElement('span');
+    user.className = 'c2p-user';
+    void this.showUser(user);
     this.themeButton.type = 'button';
     this.themeButton.onclick = () => this.setTheme(this.kept.theme === 'dark' ? 'light' : 'dark');
-    header.append(title, this.themeButton);
+    header.append(title, user, this.themeButton);
     return header;
+  }
+
+  /** Who one is, and the way in or out; nothing where nobody logs in. */
+  private async showUser(box: HTMLElement): Promise<void> {
+    let told: { name: string | null; login: boolean };
+    try {
+      const answer = await this.transport.get('api/v1/user');
+      told = JSON.parse(new TextDecoder().decode(await answer.bytes()));
+    } catch {
+      return; // the browser of datasets tells what is wrong
+    }
+    if (!told.login) {
+      return;
+    }
+    const link = document.createElement('a');
+    const here = new URL(this.base).pathname;
+    link.href = new URL(told.name ? 'logout' : `login?next=${encodeURIComponent(here)}`, this.base).href;
+    link.textContent = told.name ? 'Log out' : 'Log in';
+    box.append(told.name ?? '', ' ', link);
   }
 
   /** Moved by the pointer or by the arrow keys. */
