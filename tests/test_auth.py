@@ -33,7 +33,7 @@ from tests.web.serving import Served
 
 PUBLISH, READ = "publish-token-0123456789", "read-token-0123456789"
 TOKENS = {"CATERVA2_NETWORK_TOKEN": f"publish={PUBLISH},read={READ}"}
-PUBLIC = {"/api/v1/health", "/auth/jwt/login"}
+PUBLIC = {"/api/v1/health", "/auth/jwt/login", "/openapi.json", "/docs"}
 # The page leads to where one logs in, where there are users; what it is made of is the same for everybody.
 PAGES = re.compile(r"(/caterva2)?(/\?|/roots/\(\.\*\))\$?")
 ASSETS = re.compile(r"(/caterva2)?/(static|displays)/\(\[\^/\]\+\)(\\\.js)?\$?")

@@ -10,6 +10,7 @@ from tornado.web import Application
 from ..config import BrokerConfig, load_config
 from ..errors import ConfigError
 from ..web.access import RequestGuard
+from ..web.openapi import openapi_routes
 from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import make_application
 from .broker import Broker
@@ -21,7 +22,9 @@ __all__ = ["BrokerService", "main", "make_app"]
 
 def make_app(broker: Broker, config: BrokerConfig) -> Application:
     """The routes of a broker, guarded as ``config`` says."""
-    return make_application(make_routes(broker, config.network), RequestGuard.for_service(config.http))
+    routes = make_routes(broker, config.network)
+    routes += openapi_routes("broker", routes)
+    return make_application(routes, RequestGuard.for_service(config.http))
 
 
 class BrokerService:

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..storage.threaded_source import ThreadedSource
 from ..web.access import RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
+from ..web.openapi import openapi_routes
 from ..web.publishing_link import BrokerLink
 from ..web.serve import Listener, add_service_options, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
@@ -57,6 +58,7 @@ def make_app(publisher: ServedRoot) -> Application:
     routes += [(p, bind(answers, ServiceHandler), old) for p, answers in OLD_ROUTES]
     announce = {**directory, "announcer": publisher, "policy": change}
     routes.append((ANNOUNCE_ROUTE, bind(AnnounceAnswers, ServiceHandler), announce))
+    routes += openapi_routes("publisher", routes)
     guard = RequestGuard.for_service(config.http, config.advertise)
     return make_application(routes, guard, mac_settings(config.network))
 

@@ -12,6 +12,7 @@ from ..config import SubscriberConfig, load_config
 from ..errors import AccessDeniedError, ConfigError
 from ..web.access import AccessPolicy, Open, RequestGuard, network_policy
 from ..web.mac_answers import mac_settings
+from ..web.openapi import openapi_routes
 from ..web.serve import Listener, add_service_options, check_statedir, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
@@ -154,6 +155,7 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
         (prefix + pattern, bind(answers, ServiceHandler), {**pages, "policy": Open()})
         for pattern, answers in ASSET_ROUTES
     ]
+    routes += openapi_routes("subscriber", routes, prefix)
     guard = RequestGuard.for_service(config.http, config.urlbase)
     return make_application(routes, guard, mac_settings(config.network))
 
