@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from ..client.client import Client
 from ..client.group import RemoteObject
+from ..client.lazy_expression import LazyExpression
 from ..core.paths import join
 from ..errors import InvalidPathError, RequestError
 from .output import Output
 
-__all__ = ["addcontents", "copy", "move", "remove", "upload"]
+__all__ = ["addcontents", "copy", "lazyexpr", "move", "remove", "upload"]
 
 
 def upload(client: Client, options: argparse.Namespace, out: Output) -> None:
@@ -55,6 +56,20 @@ def remove(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Remove a dataset or directory from an area."""
     client.remove(options.dataset)
     _tell(f"Dataset (or directory contents) removed: {options.dataset}", options.dataset, options, out)
+
+
+def lazyexpr(client: Client, options: argparse.Namespace, out: Output) -> None:
+    """Store an expression as an array of an area."""
+    operands: dict[str, str] = {}
+    for text in options.operands:
+        name, equals, address = text.partition("=")
+        if not equals or not name or not address:
+            raise RequestError(f"{text!r} is not an operand: write NAME=ROOT/PATH")
+        operands[name.strip()] = address.strip()
+    made = client.lazyexpr(options.expression, operands, options.name)
+    if isinstance(made, LazyExpression):
+        raise RequestError("an expression needs a name")
+    _tell(f"Expression stored in {_address(made)}", _address(made), options, out)
 
 
 def _address(made: RemoteObject) -> str:

@@ -51,10 +51,33 @@ def build_parser() -> argparse.ArgumentParser:
     saving = command("download", "Save a dataset as a file.", dataset)
     saving.add_argument("localpath", nargs="?", help="file or directory (default: ./ROOT/PATH)")
     command("announce", "Have the publisher look at a path now.", ("path", "ROOT/PATH that changed"))
+    _add_finding_commands(command)
     _add_area_commands(command)
     _add_user_commands(command)
     _add_cache_commands(commands)
     return parser
+
+
+def _add_finding_commands(command: Callable[..., Any]) -> None:
+    tree = command("tree", "Print what is in a root or group as a tree.", ("path", "ROOT, or ROOT/PATH of a group"))
+    tree.add_argument("--depth", "-d", type=_depth, help="levels to show (default: all)")
+    tree.add_argument("--filter", default="", help="only datasets that match, as for list")
+    search = command("search", "Search all followed roots.", ("words", "as in 'dtype:float32 ndim>2 temp'"))
+    search.add_argument("paths", nargs="*", metavar="path", help="only in this ROOT or ROOT/PATH")
+    search.add_argument("--long", "-l", action="store_true", help="with kind, shape, dtype and sizes")
+    define = command(
+        "lazyexpr",
+        "Store an expression over arrays as an array of an area.",
+        ("name", "@public/NAME, @shared/NAME, or NAME in @personal"),
+        ("expression", "as in 'a + sin(b)'"),
+    )
+    define.add_argument("operands", nargs="*", metavar="NAME=ROOT/PATH", help="what its names stand for")
+
+
+def _depth(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of levels")
+    return int(text)
 
 
 def _add_area_commands(command: Callable[..., Any]) -> None:
@@ -138,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from . import area_commands, cache_commands, commands, user_commands
+        from . import area_commands, cache_commands, commands, finding_commands, user_commands
         from .output import Output
     except ModuleNotFoundError as error:
         if error.name != "rich":
@@ -149,7 +172,7 @@ def _run(options: argparse.Namespace) -> int:
 
     out = Output()
     kept = cache_commands if options.function.startswith("cache_") else commands
-    modules = (area_commands, user_commands)
+    modules = (area_commands, finding_commands, user_commands)
     module = next((module for module in modules if options.function in module.__all__), kept)
     action: Callable[..., None] = getattr(module, options.function)
     try:
