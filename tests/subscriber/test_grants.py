@@ -185,7 +185,7 @@ ASKED: list[tuple[str, str, object]] = [
 NAMELESS = re.compile(
     r"/api/v1/(health|roots|user|users.*|areas|chunks/.*|cache/(summary|location))\$?|/api/(roots|adduser/|deluser/.*|"
     r"listusers/|upload/.*)\$?|/(auth/.*|login|logout|forgot-password|reset-password.*|register)\$?|/\?\$?|/roots/\(\.\*\)\$?|"
-    r"/static/.*|/displays/.*"
+    r"/static/.*|/displays/.*|/(docs|redoc|openapi.json)\$?"
 )
 SOCKET = {
     "Upgrade": "websocket",
