@@ -24,6 +24,7 @@ from ..core.exact_slice import PieceAssembler, selection_digest
 from ..core.many_reads import MAX_READS, ManyParser
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
+from ..core.splitting import MAX_SLICE_CHUNKS, split_selection
 from ..core.wire import End, Preamble, ReadRequest, RecordParser
 from ..errors import Caterva2Error, DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
 from .cache_policy import CachePolicy, is_near, read_mode
@@ -323,6 +324,10 @@ class Reader:
         if (here := self._slice_here(root, entry, plan.selection)) is not None:
             self._keep_values(key, here)
             return here
+        if plan.nchunks > MAX_SLICE_CHUNKS:
+            self._read_parts(root, entry, plan, assembler.out, mode, progress)
+            self._keep_values(key, assembler.out)
+            return assembler.out
         request = ReadRequest(
             root,
             entry.path,
@@ -358,6 +363,30 @@ class Reader:
                 progress(box.nbytes, box.nbytes)
             return box
         return None
+
+    def _read_parts(
+        self,
+        root: str,
+        entry: Entry,
+        plan: BlockPlan,
+        out: npt.NDArray[Any],
+        mode: Mode,
+        progress: Progress | None,
+    ) -> None:
+        """Fill a box by several requests, each of which is soon answered: the whole touches very many chunks."""
+        from ..core.assembly import Assembler
+
+        done = 0
+        for selection, place in split_selection(plan.geometry, plan.selection, MAX_SLICE_CHUNKS):
+            assembler, part = Assembler(plan.geometry, selection), BlockPlan(plan.geometry, selection)
+            box = self._read_exact(root, entry, part, assembler, mode, None)
+            if box is None:
+                self.receive(root, entry, selection, assembler.add)
+                box = assembler.out
+            out[place] = box
+            done += box.nbytes
+            if progress is not None:
+                progress(done, out.nbytes)
 
     def _keep_values(self, key: tuple[str, str, str, str], box: npt.NDArray[Any]) -> None:
         if 0 < box.nbytes <= KEPT_VALUES_NBYTES // 8:

@@ -320,3 +320,16 @@ def test_a_change_within_a_read_is_an_error_and_never_a_mix() -> None:
         root.set("a.b2nd", big, chunks=(1, 256, 256))  # the catalog does not know yet
         with pytest.raises(cat2.DatasetChangedError):
             array[...]
+
+
+def test_a_column_through_many_chunks_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caterva2_jupyter.client.reader.MAX_SLICE_CHUNKS", 30)
+    rows = np.arange(100 * 512).reshape(100, 512)
+    root = MemoryRoot()
+    root.set("rows.b2nd", rows, chunks=(1, 512), blocks=(1, 512))
+    with MemoryService({"foo": root}) as service, cat2.connect(service.url) as client:
+        array = client["foo/rows"]
+        before = len(service.requests)
+        assert np.array_equal(array[:, 7], rows[:, 7])
+        assert service.requests[before:] == ["POST read"] * 4
+        assert np.array_equal(array[::-3, 7:9], rows[::-3, 7:9])
