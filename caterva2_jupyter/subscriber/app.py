@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from tornado.web import Application, RequestHandler
@@ -28,6 +30,11 @@ from .user_handlers import Accounts, user_routes
 from .users import UserStore
 
 __all__ = ["StandaloneSubscriber", "main", "make_app"]
+
+
+log = logging.getLogger("caterva2_jupyter.subscriber")
+
+HASHING_THREADS = 2
 
 
 class AnyOf:
@@ -74,14 +81,20 @@ class StandaloneSubscriber:
         check_statedir(config.statedir, f"subscriber.{config.id}" if config.id else "subscriber")
         self.service = SubscriberService(config)
         self._users: UserStore | None = None
+        # Its own threads: whoever tries passwords keeps nobody from reading.
+        self._hashing = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="caterva2-hashing")
 
     def application(self) -> Application:
         config = self.config
         if not config.login:
             return make_app(self.service)
+        if config.grants and not config.network.read_token:
+            log.warning(
+                "grants hide roots here, but publishers answer whoever reaches them: set CATERVA2_NETWORK_TOKEN"
+            )
         self._users = UserStore(config.statedir / "db.sqlite", config.max_users)
         is_https = config.urlbase.startswith("https:") or bool(config.network.tls_cert)
-        return make_app(self.service, Logins(self._users, config.secret, self.service.executor, is_https=is_https))
+        return make_app(self.service, Logins(self._users, config.secret, self._hashing, is_https=is_https))
 
     async def start(self, listener: Listener) -> None:
         await self.service.start(self._reachable_url(listener))
@@ -95,6 +108,7 @@ class StandaloneSubscriber:
 
     async def stop(self) -> None:
         await self.service.stop()
+        self._hashing.shutdown(wait=False, cancel_futures=True)
         if self._users is not None:
             self._users.close()
 

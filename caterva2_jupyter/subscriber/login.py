@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from tornado.web import RequestHandler
@@ -257,12 +258,27 @@ def login_routes(logins: Logins, prefix: str = "") -> list[Route]:
     ]
 
 
+def _is_local(address: str) -> bool:
+    try:
+        # Of a unix socket Tornado says 0.0.0.0.
+        return address == "0.0.0.0" or ip_address(address).is_loopback  # noqa: S104
+    except ValueError:
+        return False
+
+
 class AuthHandler(ServiceHandler):
     """Base of handlers that know the logins."""
 
     def initialize(self, logins: Logins, policy: AccessPolicy) -> None:  # type: ignore[override]
         super().initialize(policy=policy)
         self.logins = logins
+
+    @property
+    def remote_key(self) -> str:
+        """Whom attempts are counted for: an address; behind a proxy on this machine, the one that the proxy saw."""
+        address = str(self.request.remote_ip)
+        seen = self.request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        return seen[:64] if seen and _is_local(address) else address
 
     def set_login_cookie(self, value: str, max_age_s: int | None) -> None:
         self.set_cookie(
@@ -282,7 +298,7 @@ class _LoginHandler(AuthHandler):
             details = [{"type": "missing", "loc": ["body", name], "msg": "Field required"} for name in missing]
             self.write_json({"detail": details})
             return
-        token = await self.logins.log_in(texts["username"], texts["password"], str(self.request.remote_ip))
+        token = await self.logins.log_in(texts["username"], texts["password"], self.remote_key)
         if token is None:
             self.set_status(400)
             self.write_json({"detail": "LOGIN_BAD_CREDENTIALS"})

@@ -109,10 +109,6 @@ class AccountHandler(AuthHandler):
             raise AuthenticationError("a login is needed")
         return user
 
-    @property
-    def remote_key(self) -> str:
-        return str(self.request.remote_ip)
-
     def small_json(self) -> dict[str, Any]:
         if len(self.request.body) > MAX_FORM_NBYTES:
             raise RequestError(f"the body has over {MAX_FORM_NBYTES} bytes")

@@ -163,6 +163,8 @@ class ServiceHandler(JsonAnswers):
         guard.check(self.request, changes_state=not is_read)
         if self.current_user is None:
             raise AuthenticationError("a valid token or login is needed")
+        if not self.is_open and self._headers.get("Cache-Control") == "no-cache":
+            self.set_header("Cache-Control", "private, no-cache")  # no proxy may keep it for others
 
     def get_current_user(self) -> str | None:
         return self._policy.user(self)

@@ -516,12 +516,36 @@ class TestPages:
         assert b"wait a minute" in answer.body
         assert site.send_form("/auth/jwt/login", username=ADA, password=PASSWORD).status == 429
 
+    def test_behind_a_proxy_attempts_are_counted_for_whom_the_proxy_saw(self, site: Site) -> None:
+        def attempt(password: str, forwarded: str) -> int:
+            headers = {"X-Forwarded-For": forwarded}
+            return site.send_form("/auth/jwt/login", "", headers, username=ADA, password=password).status
+
+        for i in range(10):
+            assert attempt("wrong", f"10.0.0.{i}, 192.0.2.1") == 400, "what a client says itself counts for nothing"
+        assert attempt(PASSWORD, "192.0.2.1") == 429
+        assert attempt(PASSWORD, "192.0.2.1, 192.0.2.2") == 204
+
     def test_one_password_is_not_tried_on_everybody(self, site: Site) -> None:
         statuses = [
             site.send_form("/auth/jwt/login", username=f"u{i}@x.org", password="123456").status for i in range(101)
         ]
         assert set(statuses[:100]) == {400}
         assert statuses[100] == 429
+
+
+def test_no_proxy_keeps_for_others_what_users_were_told(site: Site) -> None:
+    cookie = site.log_in(ADA)
+    for route in (
+        "/api/v1/roots",
+        "/api/v1/user",
+        "/api/roots",
+        "/api/v1/users",
+        "/login",
+        "/api/v1/roots/@public/catalog",
+    ):
+        directives = str(site.ask("GET", f"/{route}", cookie=cookie).headers["Cache-Control"])
+        assert "private" in directives or "no-store" in directives, route
 
 
 def test_where_strangers_may_read_the_page_is_shown_to_them(tmp_path: Path) -> None:
