@@ -26,7 +26,10 @@ def test_a_notebook_shows_what_it_did(
     wait_for(lambda: "foo" in cat2.connect(subscriber.url).roots, message="the root is known to the subscriber")
     own = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "TMPDIR")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("CATERVA2_", "PYTEST_", "COV_"))}
-    environ |= {name: str(tmp_path / name.lower()) for name in own} | {"CATERVA2_URL": subscriber.url}
+    environ |= {name: str(tmp_path / name.lower()) for name in own} | {
+        "CATERVA2_URL": subscriber.url,
+        "TQDM_DISABLE": "1",
+    }
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH", "")]))
     for name in own:
         (tmp_path / name.lower()).mkdir()
@@ -44,4 +47,5 @@ def test_a_notebook_shows_what_it_did(
 
 
 def test_there_is_a_notebook() -> None:
-    assert [path.name for path in NOTEBOOKS][:2] == ["01-first-array.ipynb", "02-xarray-and-dask.ipynb"]
+    names = ["01-first-array.ipynb", "02-xarray-and-dask.ipynb", "03-look-at-it.ipynb"]
+    assert [path.name for path in NOTEBOOKS][:3] == names

@@ -32,7 +32,7 @@ from .listing import Listing
 
 __all__ = ["Browser", "browse", "variable_name"]
 
-HEIGHT = 360
+HEIGHT = 420
 PREVIEW_NBYTES = 4 << 20
 PREVIEW_CHARS = 2000
 FILTER_TIP = "Words that all have to hold: names, or dtype:float32 ndim>2 units=K. Enter looks for them"
@@ -98,10 +98,12 @@ class Browser(ipywidgets.VBox):  # type: ignore[misc]
         again = _button("Refresh", "List again, from the top", self._refresh, "refresh")
         self._said = ipywidgets.HTML()
         self._top = ipywidgets.HBox([self._filter, again, self._said])
-        self._tree = Tree(layout=_layout(flex="0 0 24em", width="24em"))
+        self._tree = Tree(layout=_layout(flex="0 0 26em", width="26em"))
         self._tree.on_msg(lambda _, content, buffers: self._take(content))
         self._card = ipywidgets.HTML()
-        self._picture = ipywidgets.Image(format="png", layout=_layout(display="none", max_width="100%"))
+        self._picture = ipywidgets.Image(
+            format="png", layout=_layout(display="none", max_width="100%", align_self="flex-start")
+        )
         self._text = ipywidgets.HTML()
         self._name = ipywidgets.Text(placeholder="name", layout=_layout(width="12em"), disabled=True)
         self._name.tooltip = "Name of the variable"
@@ -114,7 +116,7 @@ class Browser(ipywidgets.VBox):  # type: ignore[misc]
         self._use.disabled = self._get.disabled = True
         actions = ipywidgets.HBox([self._name, self._use, self._get, self._bar, self._cancel])
         actions.layout.flex_flow = "row wrap"
-        shown = ipywidgets.VBox([self._card, self._picture, self._text], layout=_layout(overflow="auto"))
+        shown = ipywidgets.VBox([self._picture, self._text, self._card], layout=_layout(overflow="auto"))
         shown.layout.max_height = f"{HEIGHT - 40}px"
         self._right = ipywidgets.VBox([shown, actions, self._note], layout=_layout(flex="1 1 20em", min_width="0"))
         self._card.value = _message("Choose a dataset: arrows, Enter, or a click.")
@@ -197,7 +199,7 @@ class Browser(ipywidgets.VBox):  # type: ignore[misc]
             if isinstance(shown, RemoteArray) and shown.size and _is_drawn(shown):
                 from .figure import png_of
 
-                picture = png_of(shown, max_nbytes=PREVIEW_NBYTES, inches=(5.0, 3.2))
+                picture = png_of(shown, max_nbytes=PREVIEW_NBYTES, inches=(4.4, 2.6))
                 if self._is_newest(number):
                     self._picture.value = picture
                     self._picture.layout.display = ""

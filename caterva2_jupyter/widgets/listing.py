@@ -85,7 +85,8 @@ class Listing:
             self.rows = self._page(self._address, 1, "")
             return
         rows = []
-        for name, status in self._client.roots.items():
+        # What others publish first; the areas of the subscriber itself after it.
+        for name, status in sorted(self._client.roots.items(), key=lambda item: (item[0].startswith("@"), item[0])):
             notes = [] if status.online else ["offline"]
             rows.append(Row(name, name, "root", 1, ", ".join(notes), is_open=False))
         self.rows = rows or [Row("", "there are no roots", "message", 1)]

@@ -5,15 +5,16 @@ const STYLE = `
   font: var(--jp-ui-font-size1, 13px) var(--jp-ui-font-family, system-ui, sans-serif); line-height: 1.65;
   color: var(--jp-ui-font-color1, #222); background: var(--jp-layout-color1, #fff); }
 .c2-tree:focus-within { border-color: var(--jp-brand-color1, #2196f3); }
-.c2-row { display: flex; gap: .4em; padding: 0 .5em; cursor: default; white-space: nowrap; outline: none; }
+.c2-row { display: flex; align-items: baseline; gap: .4em; padding: 0 .5em; cursor: default; white-space: nowrap; outline: none; }
 .c2-row:hover { background: var(--jp-layout-color2, #f3f3f3); }
 .c2-row[aria-selected='true'] { background: var(--jp-brand-color3, #c5e3fb); }
 [data-jp-theme-light='false'] .c2-row[aria-selected='true'] { background: var(--jp-layout-color3, #414141); }
 .c2-row:focus-visible { box-shadow: inset 0 0 0 2px var(--jp-brand-color1, #2196f3); }
 .c2-mark { flex: none; width: 1em; text-align: center; color: var(--jp-ui-font-color2, #666); }
 .c2-icon { flex: none; width: 1.1em; text-align: center; color: var(--jp-brand-color1, #2f7fb8); }
-.c2-name { overflow: hidden; text-overflow: ellipsis; }
-.c2-detail { margin-left: auto; padding-left: 1em; font-size: .85em; color: var(--jp-ui-font-color2, #666); }
+.c2-name { flex: 0 1 auto; overflow: hidden; text-overflow: ellipsis; }
+.c2-detail { flex: 0 8 auto; min-width: 3em; margin-left: auto; padding-left: .6em; overflow: hidden; text-overflow: ellipsis;
+  font-size: .85em; color: var(--jp-ui-font-color2, #666); }
 .c2-row[data-kind='root'] .c2-name { font-weight: 600; }
 .c2-row[data-kind='message'], .c2-row[data-kind='more'] { font-style: italic; color: var(--jp-ui-font-color2, #666); }
 .c2-row[data-kind='more'] { cursor: pointer; }

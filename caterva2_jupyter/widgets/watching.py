@@ -50,7 +50,8 @@ class LivePlot(ipywidgets.VBox):  # type: ignore[misc]
         self.state = "live"
         self._is_wanted = threading.Event()
         self._is_stopped = threading.Event()
-        self._image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        layout = ipywidgets.Layout(max_width="100%", align_self="flex-start")
+        self._image = ipywidgets.Image(format="png", layout=layout)
         self._image.value = png_of(self._array, key, **options)  # what is wrong with the arguments is said here
         self._status = ipywidgets.HTML()
         self._button = ipywidgets.Button(description="Stop", icon="stop", tooltip="Do not draw again")
