@@ -544,7 +544,9 @@ def test_no_proxy_keeps_for_others_what_users_were_told(site: Site) -> None:
         "/login",
         "/api/v1/roots/@public/catalog",
     ):
-        directives = str(site.ask("GET", f"/{route}", cookie=cookie).headers["Cache-Control"])
+        answer = site.ask("GET", route, cookie=cookie)
+        directives = str(answer.headers["Cache-Control"])
+        assert answer.status in (200, 302), (route, answer.body)
         assert "private" in directives or "no-store" in directives, route
 
 
