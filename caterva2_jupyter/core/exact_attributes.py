@@ -51,11 +51,21 @@ def to_metalayers(attrs: Mapping[str, object], room: int = MAX_METALAYERS) -> di
         plain = plain_value(value)
         is_plain = isinstance(plain, (str, bool, float, list)) or (type(plain) is int and abs(plain) < 2**63)
         fits = len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_NBYTES and len(repr(plain)) <= MAX_PLAIN_NBYTES
-        if is_plain and fits and len(layers) < room - 1 and name != EXACT_KEY:
+        if is_plain and fits and _is_utf8(name, plain) and len(layers) < room - 1 and name != EXACT_KEY:
             layers[name] = plain
     only_here = [name for name in forms if name not in layers]
     text = json.dumps({"attrs": forms, "only_here": only_here}, separators=(",", ":"))
     return {EXACT_KEY: text, **layers}
+
+
+def _is_utf8(name: str, plain: object) -> bool:
+    """Can a metalayer hold it? Bytes of another character set are escaped, which no other reader knows."""
+    try:
+        name.encode("utf-8")
+        json.dumps(plain, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def exact_attrs(values: Mapping[str, object]) -> dict[str, Any]:
