@@ -28,6 +28,9 @@ from .root import KnownEntry
 __all__ = ["CatalogStore"]
 
 FORMAT = 1
+INDEX_FORMAT = 1
+"""What roots tell of a file in its entry and ``storage``. One more whenever that changes: catalogs of an earlier number
+are made again from the files, so that what is new is there without anybody's doing."""
 MAX_EVENTS_PER_SEQ = 1000
 MAX_REPLAYED_EVENTS = 10_000
 MAX_SCANNED_PER_PAGE = 20_000
@@ -127,9 +130,17 @@ class CatalogStore:
             if version not in (0, FORMAT):
                 raise sqlite3.DatabaseError(f"catalog of format {version}")
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+            # Where entries are there without a number, an earlier version of this package made them.
+            index_format = INDEX_FORMAT if version == 0 else 0
             db.executemany(
                 "INSERT OR IGNORE INTO meta VALUES (?, ?)",
-                [("epoch", secrets.token_hex(8)), ("seq", "0"), ("floor", "0"), ("owner", secrets.token_hex(16))],
+                [
+                    ("index_format", f"{index_format}"),
+                    ("epoch", secrets.token_hex(8)),
+                    ("seq", "0"),
+                    ("floor", "0"),
+                    ("owner", secrets.token_hex(16)),
+                ],
             )
         except BaseException:
             db.close()
@@ -256,8 +267,12 @@ class CatalogStore:
         return [_entry_of(text) for (text,) in rows]
 
     def known(self, prefix: str = "") -> Iterator[KnownEntry]:
-        """Entries with their stamps, ascending: all, or those at ``prefix`` and below."""
+        """Entries with their stamps, ascending: all, or those at ``prefix`` and below.
+
+        Stamps are empty, which no file's is, where another version of this package has made the entries.
+        """
         after: str | None = None
+        is_current = self._is_replica or self._index_format() == INDEX_FORMAT
         below = "path = :prefix OR (path > :prefix || '/' AND path < :prefix || '0')" if prefix else "TRUE"
         while True:
             # A page at a time: whoever iterates may be slow, or write to this store meanwhile.
@@ -268,7 +283,7 @@ class CatalogStore:
                     {"prefix": prefix, "after": after},
                 ).fetchall()
             for _, text, stamp in rows:
-                yield KnownEntry(_entry_of(text), stamp)
+                yield KnownEntry(_entry_of(text), stamp if is_current else "")
             if len(rows) < 1000:
                 return
             after = rows[-1][0]
@@ -381,6 +396,13 @@ class CatalogStore:
         with self._reading() as db:
             gone = [path for (path,) in db.execute("SELECT path FROM entries ORDER BY path") if path not in seen]
         yield from self.applying((Event("delete", path), "") for path in gone)
+        if self._index_format() != INDEX_FORMAT:
+            with self._writing() as db:
+                _set_meta(db, "index_format", f"{INDEX_FORMAT}")
+
+    def _index_format(self) -> int:
+        with self._reading() as db:
+            return int(_meta(db, "index_format"))
 
     def apply(self, changes: Iterable[tuple[Event, str]]) -> EventBatch | None:
         """Apply changes, with the stamps of what is put; the events of those that changed something."""

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import sqlite3
@@ -5,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
+import blosc2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,10 @@ from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.core.metadata import Entry, Geometry
 from caterva2_jupyter.errors import DatasetNotFoundError, IntegrityError, ResyncError, SourceUnavailableError
 from caterva2_jupyter.storage import catalog_store
-from caterva2_jupyter.storage.catalog_store import CatalogStore
+from caterva2_jupyter.storage.catalog_store import INDEX_FORMAT, CatalogStore
+from caterva2_jupyter.storage.directory_root import DirectoryRoot
+from caterva2_jupyter.storage.hdf5_root import Hdf5Root, hdf5_trees
+from caterva2_jupyter.tools import example_hdf5
 
 
 def array(path, version="v1", **more):
@@ -481,6 +486,56 @@ def test_a_damaged_catalog_is_set_aside_and_begun_again(tmp_path, damage):
     damage(file)
     CatalogStore(file, "foo").close()
     assert len(list(tmp_path.glob("*.corrupt*"))) >= 1
+
+
+def _made_by_the_first_version(db):
+    db.execute("DELETE FROM meta WHERE key = 'index_format'")
+
+
+def _made_by_another_version(db):
+    db.execute("UPDATE meta SET value = '999' WHERE key = 'index_format'")
+
+
+@pytest.mark.parametrize("change", [_made_by_the_first_version, _made_by_another_version])
+def test_what_another_version_indexed_is_indexed_again_once(tmp_path, change):
+    """An upgrade that tells more of files must tell it of those that are unchanged, too."""
+    example_hdf5.make_example(tmp_path / "data.h5")
+    file = tmp_path / "catalog.sqlite"
+    root = Hdf5Root(tmp_path / "data.h5", "owner")
+    store = CatalogStore(file, "foo")
+    store.replace_all(root.scan(store.known()))
+    epoch = store.cursor.epoch
+    complete = {k.entry.path: k.entry for k in store.known()}
+    poor = [(replace(k.entry, storage={}), k.stamp) for k in store.known()]
+    store.replace_all(poor)  # as if less had been told of it then
+    store.close()
+    with sqlite3.connect(file) as db:
+        change(db)
+    db.close()
+    store = CatalogStore(file, "foo")
+    assert {k.stamp for k in store.known()} == {""}
+    events = store.replace_all(root.scan(store.known()))
+    assert {k.entry.path: k.entry for k in store.known()} == complete
+    assert {event.path for event in events} >= {"climate/temperature.b2nd"}
+    assert store.cursor.epoch == epoch  # whoever follows gets the changes, not everything
+    assert "" not in {k.stamp for k in store.known()}
+    assert store.replace_all(root.scan(store.known())) == []
+    store.close()
+    root.close()
+
+
+def test_the_number_of_the_index_is_that_of_what_is_indexed(tmp_path):
+    """When this fails, what entries tell has changed: one more for INDEX_FORMAT, and the new digest here."""
+    example_hdf5.make_example(tmp_path / "data.h5")
+    blosc2.asarray(np.arange(10), urlpath=str(tmp_path / "array.b2nd"))
+    (tmp_path / "plain.txt").write_text("text")
+    root = DirectoryRoot(tmp_path, "owner", hdf5_trees(tmp_path, "owner"))
+    told = sorted(
+        (entry.path, entry.kind, sorted(entry.storage), sorted(entry.attrs), sorted(entry.to_json()))
+        for entry, _ in root.scan([])
+    )
+    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+    assert (INDEX_FORMAT, digest) == (1, "5cfcfcc9df72a494")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
