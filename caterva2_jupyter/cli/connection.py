@@ -53,7 +53,7 @@ def one_line(error: Caterva2Error) -> str:
     """What went wrong and what to do about it."""
     message = " ".join(str(error).split())
     cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
-    if not cure or cure in message:
+    if not cure or cure in message or "give a token" in message:
         return message
     if isinstance(error, SourceUnavailableError) and not isinstance(error, NotCachedError) and message[-1:] != "?":
         return message  # something answers, or another service is away: the message says what to do

@@ -116,7 +116,12 @@ class _Page(AccountHandler):
     @property
     def goal(self) -> str:
         """Where one goes on to."""
-        return own_path(self.query_texts().get("next", ""), self.prefix)
+        return own_path(self._next or "", self.prefix)
+
+    @property
+    def _next(self) -> str | None:
+        values = self.request.query_arguments.get("next")
+        return values[0].decode("utf-8", "replace") if values else None
 
     def form(self, *names: str) -> list[str]:
         """Texts of the form that was sent.
@@ -159,7 +164,7 @@ class _Page(AccountHandler):
     def links(self, *names: str) -> str:
         texts = {"login": "Log in", "register": "Register", "forgot-password": "Forgot the password?"}
         shown = [name for name in names if name != "register" or self.accounts.config.register]
-        suffix = f"?next={quote(self.goal, safe='')}" if "next" in self.query_texts() else ""
+        suffix = f"?next={quote(self.goal, safe='')}" if self._next is not None else ""
         return (
             "<nav>" + "".join(f'<a href="{escape(self.prefix)}/{n}{suffix}">{texts[n]}</a>' for n in shown) + "</nav>"
         )

@@ -22,7 +22,7 @@ from .account_pages import account_routes
 from .area_handlers import area_routes
 from .guests import guest_routes
 from .handlers import FOR_STRANGERS, subscriber_routes
-from .login import Logins, login_routes
+from .login import COOKIE, Logins, login_routes
 from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
 from .service import SubscriberService
 from .user_answers import USER_ROUTE, UserAnswers
@@ -59,13 +59,23 @@ class AnyOf:
 
 
 class OrStranger:
-    """Lets in everybody: as who they are, or as strangers."""
+    """Lets in everybody: as who they are, or as strangers.
 
-    def __init__(self, policy: AccessPolicy) -> None:
-        self._policy = policy
+    Parameters
+    ----------
+    policy : AccessPolicy
+    is_for_programs : bool
+        Whose login has ended is told so, and not taken for a stranger who sees less: programs log in again.
+    """
+
+    def __init__(self, policy: AccessPolicy, *, is_for_programs: bool = False) -> None:
+        self._policy, self._is_for_programs = policy, is_for_programs
 
     def user(self, handler: RequestHandler) -> str | None:
-        return self._policy.user(handler) or "anonymous"
+        user = self._policy.user(handler)
+        if user is None and self._is_for_programs and handler.get_cookie(COOKIE):
+            return None
+        return user or "anonymous"
 
 
 class StandaloneSubscriber:
@@ -132,6 +142,12 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
         ]
     # Where users log in, those who did not see what permissions show to anybody.
     strangers: AccessPolicy = policy if logins is None else OrStranger(policy)
+    programs: AccessPolicy = policy if logins is None else OrStranger(policy, is_for_programs=True)
+
+    def for_all(pattern: str) -> AccessPolicy:
+        # Of the older routes, clients expect that a login that has ended is none.
+        return programs if pattern.startswith(("/api/v1/", "/zarr/")) else strangers
+
     whoever = {"sources": service.all_roots, "limits": service.limits, "policy": strangers}
     has_logins = {"can_log_in": logins is not None, "can_register": logins is not None and config.register}
     routes.append((prefix + USER_ROUTE, bind(UserAnswers, ServiceHandler), {**whoever, **has_logins}))
@@ -139,7 +155,7 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
         (
             prefix + pattern,
             bind(answers, ServiceHandler),
-            {**arguments, "policy": strangers if answers in FOR_STRANGERS else policy},
+            {**arguments, "policy": for_all(pattern) if answers in FOR_STRANGERS else policy},
         )
         for pattern, answers, arguments in subscriber_routes(
             service.all_roots,
@@ -151,7 +167,7 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
         )
     ]
     routes += [
-        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": strangers})
+        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": for_all(pattern)})
         for pattern, answers, arguments in area_routes(service.all_roots, service.frames, service.limits)
     ]
     routes += [

@@ -337,6 +337,17 @@ class TestSuperusers:
         assert [user["email"] for user in listed] == [ADA], "v1 tells others to superusers alone"
         assert site.ask("POST", "/api/v1/users", {"email": NEW, "extra": 1}, site.log_in(BOSS)).status == 400
 
+    def test_a_client_whose_login_has_ended_logs_in_again_and_is_no_stranger(self, site: Site) -> None:
+        with cat2.connect(site.served.url, username=ADA, password=PASSWORD) as client:
+            assert "@personal" in client.roots
+            transport = client._session.service.transport
+            for _ in range(2):
+                cookie = transport._own().cookie
+                site.ask("POST", "/auth/jwt/logout", cookie=cookie)
+                assert site.ask("GET", "/api/v1/roots", cookie=cookie).status == 401
+                assert "@personal" in client.roots
+            assert list(site.ask("GET", "/api/roots", cookie=cookie).json()) == ["@public"]
+
     def test_the_command_line(
         self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -492,6 +503,12 @@ class TestPages:
         answer = site.send_form(f"/login?next={quote(goal, safe='')}", username=ADA, password=PASSWORD)
         assert (answer.status, answer.headers["Location"]) == (303, "/")
         assert own_path(goal, "/cat2") == "/cat2/"
+
+    @pytest.mark.parametrize("query", ["next=/a&next=/b", "next=%ff", "next=", "x=%ff", "next[]=/a"])
+    def test_an_odd_address_is_shown_the_form_all_the_same(self, site: Site, query: str) -> None:
+        assert site.ask("GET", f"/login?{query}").status == 200
+        assert site.send_form(f"/login?{query}", username=ADA, password="wrong").status == 400
+        assert site.send_form(f"/login?{query}", username=ADA, password=PASSWORD).status == 303
 
     def test_forms_of_other_sites_are_refused(self, site: Site) -> None:
         cookie = site.log_in(ADA)
