@@ -112,7 +112,7 @@ class Made:
 
     def ask(self, verb: Verb, target: str | None = None, **headers: str) -> int:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        is_socket = verb.pattern.rstrip("$").endswith(("/events", "/publish", "/subscribe"))
+        is_socket = verb.pattern.rstrip("$").endswith(("/events", "/publish", "/subscribe", "/pubsub"))
         body = "{}" if verb.method in ("POST", "PUT", "PATCH") else None
         answer = self.service.request(
             verb.method, target or verb.target(), {**(UPGRADE if is_socket else {}), **sent}, body
@@ -261,7 +261,7 @@ def test_with_users_the_page_leads_to_the_login(with_login: Made) -> None:
 def test_pages_of_other_sites_cannot_make_a_browser_change_anything(unguarded: Made) -> None:
     port = unguarded.service.port
     for verb in unguarded.verbs:
-        is_socket = verb.pattern.rstrip("$").endswith(("/events", "/publish", "/subscribe"))
+        is_socket = verb.pattern.rstrip("$").endswith(("/events", "/publish", "/subscribe", "/pubsub"))
         if verb.method in ("GET", "HEAD") and not is_socket:
             continue
         for origin in (

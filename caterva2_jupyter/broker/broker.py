@@ -18,6 +18,7 @@ from ..core.events import EventBatch
 from ..core.paths import parse_root_name
 from ..core.roots import AnnouncedRoot, owner_tag, parse_service_url, parse_via
 from ..errors import InvalidPathError, RequestError, SourceUnavailableError, TooLargeError
+from .old_topics import OldTopics
 from .outbox import Outbox
 from .registry import MAX_ROOTS, url_of
 from .state_file import StateFile
@@ -88,6 +89,7 @@ class Broker:
         self._saving = asyncio.Lock()
         self._changes = self._saved = 0
         self._telling: asyncio.TimerHandle | None = None
+        self.old_topics = OldTopics()
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -103,6 +105,7 @@ class Broker:
             self.leave(connection)
         if self._telling is not None:
             self._telling.cancel()
+        self.old_topics.stop()
         await self._save()
 
     def roots(self) -> tuple[AnnouncedRoot, ...]:
@@ -172,6 +175,8 @@ class Broker:
         now = asyncio.get_running_loop().time()
         if self._registry.hear(connection.root, connection.number, _parse_cursor(form), now):
             self._fan_out(connection.root, text)
+            if form["events"]:
+                self.old_topics.events(form)
 
     async def announce(self, name: str, http: str) -> None:
         """Register a root whose publisher does not connect (old REST).
@@ -235,6 +240,7 @@ class Broker:
 
     def _tell_roots_now(self) -> None:
         self._telling = None
+        self.old_topics.roots_changed(self.roots())
         text = self._roots_text()
         for connection in self._listeners():
             connection.outbox.put_roots(text)

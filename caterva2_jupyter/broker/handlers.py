@@ -27,6 +27,7 @@ from ..web.access import AccessPolicy, network_policy
 from ..web.caps import ClientCap
 from ..web.service import HealthHandler, Route, ServiceHandler
 from .broker import Broker, Connection, parse_published_name
+from .old_topics import Peer
 from .registry import url_of
 
 __all__ = ["make_routes"]
@@ -49,6 +50,8 @@ def make_routes(broker: Broker, network: NetworkConfig) -> list[Route]:
         (r"/api/v1/health", HealthHandler, {"service": "broker"}),
         (r"/api/v1/publish", _PublishSocket, {"broker": broker, "policy": change, "cap": cap}),
         (r"/api/v1/subscribe", _SubscribeSocket, {"broker": broker, "policy": read, "cap": cap}),
+        # Whoever is connected there may publish.
+        (r"/pubsub", _OldPubsubSocket, {"broker": broker, "policy": change, "cap": cap}),
     ]
 
 
@@ -171,6 +174,31 @@ class _Socket(_BrokerHandler, WebSocketHandler):
 
     def _close(self, reason: str) -> None:
         self.close(1000, reason)
+
+
+class _OldPubsubSocket(_Socket):
+    """``WS /pubsub``: what services of the older system connect to."""
+
+    peer: Peer | None = None
+
+    async def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+        self.peer = Peer(self._send, lambda: self._close("no answer"))
+        self.broker.old_topics.join(self.peer)
+
+    async def on_message(self, message: str | bytes) -> None:
+        if self.peer is None:
+            return
+        try:
+            is_known = await self.broker.old_topics.take(self.peer, _parse(message))
+        except Caterva2Error:
+            is_known = False
+        if not is_known:
+            self._close("refused")
+
+    def on_close(self) -> None:
+        if self.peer is not None:
+            self.broker.old_topics.leave(self.peer)
 
 
 def _parse(message: str | bytes) -> dict[str, Any]:

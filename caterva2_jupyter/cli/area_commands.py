@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from ..client.client import Client
 from ..client.group import RemoteObject
-from ..client.lazy_expression import LazyExpression
+from ..client.lazy_expression import from_text
+from ..client.remote_array import RemoteArray
 from ..core.paths import join
 from ..errors import InvalidPathError, RequestError
 from .output import Output
@@ -60,15 +61,17 @@ def remove(client: Client, options: argparse.Namespace, out: Output) -> None:
 
 def lazyexpr(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Store an expression as an array of an area."""
-    operands: dict[str, str] = {}
+    operands: dict[str, RemoteArray] = {}
     for text in options.operands:
         name, equals, address = text.partition("=")
         if not equals or not name or not address:
             raise RequestError(f"{text!r} is not an operand: write NAME=ROOT/PATH")
-        operands[name.strip()] = address.strip()
-    made = client.lazyexpr(options.expression, operands, options.name)
-    if isinstance(made, LazyExpression):
-        raise RequestError("an expression needs a name")
+        operand = client[address.strip()]
+        if not isinstance(operand, RemoteArray):
+            raise RequestError(f"operand {name} is not an array: {address}")
+        operands[name.strip()] = operand
+    goal = options.name if options.name.startswith("@") else f"@personal/{options.name}"
+    made = from_text(options.expression, operands).save(goal, overwrite=True)
     _tell(f"Expression stored in {_address(made)}", _address(made), options, out)
 
 

@@ -123,6 +123,7 @@ OPERATIONS: tuple[tuple[str, str, str, str, str], ...] = (
     # The broker's.
     ("DELETE /api/v1/roots/{root}", "Forget a root.", "", "", "none=204"),
     ("GET /api/v1/publish", "A WebSocket of a publisher: its registration, then what changes.", "", "", "json=101 429"),
+    ("GET /pubsub", "The older system's WebSocket, for its subscribers and publishers.", "", "", "json=101 429"),
     ("GET /api/v1/subscribe", "A WebSocket of a subscriber: roots, and what changes in those it follows.", "", "", "json=101 429"),
 )  # fmt: skip
 

@@ -149,6 +149,7 @@ ACCESS = [
     ("DELETE", "/api/v1/roots/foo", "publish"),
     ("GET", "/api/v1/publish", "publish"),
     ("GET", "/api/v1/subscribe", "read"),
+    ("GET", "/pubsub", "publish"),
 ]
 
 
@@ -168,7 +169,7 @@ def test_only_the_right_token_opens_a_route(tmp_path: Path, method: str, path: s
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "x" * 22 + "==",
     }
-    is_socket = path.endswith(("publish", "subscribe"))
+    is_socket = path.endswith(("publish", "subscribe", "pubsub"))
 
     async def status_with(broker: RunningBroker, authorization: str | None, suffix: str = "") -> int:
         headers = {"Authorization": authorization} if authorization is not None else {}
