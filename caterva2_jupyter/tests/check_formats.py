@@ -72,6 +72,22 @@ class CheckHdf5(Case):
         assert isinstance(strings, RemoteArray)
         self.assertEqual(strings[...].tolist(), ["one", "two"])
 
+    @needs("xarray", "xarray")
+    def test_xarray_opens_a_netcdf_file_in_a_root(self) -> None:
+        import h5py
+        import xarray as xr
+
+        with h5py.File(self.own.directory / "root-example" / "scales.nc", "w") as file:
+            file["x"] = np.array([1.0, 2.0, 4.0])
+            file["x"].make_scale("x")
+            file["t"] = np.arange(6, dtype="i2").reshape(2, 3)
+            file["t"].dims[1].attach_scale(file["x"])
+            file["t"].attrs["scale_factor"] = 0.5
+        self.wait_for(lambda: "foo/scales.nc/t" in self.client)
+        url = self.own.subscriber.url().replace("http://", "cat2http://")
+        opened = xr.open_dataset(f"{url}/-/foo/scales.nc", engine="caterva2")
+        np.testing.assert_array_equal(opened["t"].sel(x=2.0).values, [0.5, 2.0])
+
 
 @needs("xarray", "xarray")
 class CheckXarray(Case):

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -56,6 +57,7 @@ class OwnDeployment:
         self.directory = state.absolute()
         self.environment: Mapping[str, str] = {}
         self._stack = ExitStack()
+        self._has_user = False
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -73,6 +75,11 @@ class OwnDeployment:
         self.broker = self.start("broker", "broker.app", "--statedir=bro")
         self.start("publisher-foo", "publisher.app", *self.at_broker, "--statedir=pub.foo", "foo", "root-example")
         self.subscriber = self.start("subscriber", "subscriber.app", *self.at_broker, "--statedir=sub")
+        if find_spec("argon2") is not None:  # it starts while others do
+            secret, state = secrets.token_hex(16), "--statedir=sub.users"
+            self._with_users = self.start(
+                "subscriber-users", "subscriber.app", *self.at_broker, state, CATERVA2_SECRET=secret
+            )
         self.environment = {"CATERVA2_URL": self.subscriber.url()}
 
     def __exit__(
@@ -106,9 +113,17 @@ class OwnDeployment:
     def client(self) -> Client:
         return connect(self.subscriber.url())
 
-    def secret(self) -> str:
-        """A secret for a subscriber with users."""
-        return secrets.token_hex(16)
+    def subscriber_with_users(self) -> str:
+        """URL of a subscriber with the user ``ada@example.org``."""
+        from ..subscriber.users import UserStore
+
+        url = self._with_users.url()
+        if not self._has_user:
+            store = UserStore(self.directory / "sub.users" / "db.sqlite", None)
+            store.add("ada@example.org", "correct horse", is_superuser=False)
+            store.close()
+            self._has_user = True
+        return url
 
 
 class ExternalDeployment:
