@@ -141,7 +141,7 @@ class Notebook:
 
 
 def shot(page: Page, name: str) -> None:
-    """What a person sees, where pictures are wanted."""
+    """What a person sees, where pictures are wanted; ``CATERVA2_SCREENSHOTS=docs/images`` makes the documentation's."""
     if folder := os.environ.get("CATERVA2_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/{name}.png")
 
