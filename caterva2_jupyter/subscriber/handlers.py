@@ -11,6 +11,7 @@ import asyncio
 import json
 from typing import Any, cast
 
+from ..compute.stored_expression import expression_of
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.legacy import info_json
 from ..core.metadata import Entry
@@ -25,6 +26,7 @@ from ..errors import (
     NotFoundError,
     RootNotFoundError,
     SourceUnavailableError,
+    TooLargeError,
     UnsupportedDatasetError,
 )
 from ..web.compute_pool import ComputePool
@@ -54,6 +56,8 @@ __all__ = ["FOR_STRANGERS", "FollowAnswers", "OldAnswers", "OldNotFoundError", "
 _FRAME_MAGIC = b"b2frame\0"
 _FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
 _PLAIN_FRAME_SUFFIX = ".b2"
+READY_S = 4.5
+"""Seconds in which an answer to an older client has to begin: it waits for 5."""
 
 
 class FollowAnswers(SourceAnswers):
@@ -116,15 +120,20 @@ class OldAnswers(StoredAnswers):
             raise DatasetNotFoundError(f"no dataset {path!r} in root {source.root!r}")
         return source, entry
 
-    async def send_whole(self, source: Source, entry: Entry) -> None:
-        """A dataset as one frame: the stored one where there is one; plain files are packed as ``NAME.b2``."""
+    async def send_whole(self, source: Source, entry: Entry, deadline: asyncio.Timeout | None = None) -> None:
+        """A dataset as one frame: the stored one where there is one; plain files are packed as ``NAME.b2``.
+
+        ``deadline`` is until a stored one begins, or another one is made.
+        """
         filename = last_name(entry.path)
         area = area_of(source)
         if area is not None and area.packed.has(entry):
+            _begin(deadline)
             await self.send_stored(cast("Source", area.packed), entry.path, filename + _PLAIN_FRAME_SUFFIX)
             return
-        if filename.endswith(_FRAME_SUFFIXES):
+        if expression_of(entry) is None and filename.endswith(_FRAME_SUFFIXES):
             if await _is_stored_frame(source, entry):
+                _begin(deadline)
                 await self.send_stored(source, entry.path, filename)
                 return
         elif entry.kind == "file":
@@ -148,6 +157,11 @@ class OldRefusalError(AuthenticationError):
 
 
 _OLD_TEXTS = {401: "Unauthorized", 404: "Not Found"}
+
+
+def _begin(deadline: asyncio.Timeout | None) -> None:
+    if deadline is not None:
+        deadline.reschedule(None)
 
 
 async def _is_stored_frame(source: Source, entry: Entry) -> bool:
@@ -252,10 +266,20 @@ class OldFetchAnswers(OldAnswers):
         source, entry = await self.dataset(address)
         text = self.query_texts().get("slice_", "")
         parsed = parse_slice(text, entry)
-        if parsed is None:
-            await self.send_whole(source, entry)
-        else:
-            self.send_frame(await self.frames.slice_frame(source, entry, parsed.selection, text))
+        deadline = asyncio.timeout(READY_S)
+        try:
+            async with deadline:
+                if parsed is None:
+                    await self.send_whole(source, entry, deadline)
+                else:
+                    self.send_frame(await self.frames.slice_frame(source, entry, parsed.selection, text))
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # a source's
+            raise TooLargeError(
+                f"{address} could not be made ready within {READY_S:g} s, which is what older clients wait: ask again "
+                "(what came is kept), ask for smaller slices, or read with caterva2_jupyter, which waits"
+            ) from None
 
 
 class OldChunkAnswers(OldAnswers):

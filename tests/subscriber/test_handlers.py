@@ -17,6 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from caterva2_jupyter.config import load_config
+from caterva2_jupyter.subscriber import handlers
 from caterva2_jupyter.subscriber.app import make_app
 from caterva2_jupyter.subscriber.areas import Areas
 from caterva2_jupyter.subscriber.cache_access import CacheAccess
@@ -120,6 +121,21 @@ def with_foo(test: Callable[[Served], Awaitable[None]], directory: Path, *, foll
             await test(sub)
 
     asyncio.run(main())
+
+
+def test_what_is_not_ready_in_time_for_older_clients_is_413_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(sub: Served) -> None:
+        monkeypatch.setattr(handlers, "READY_S", 1e-4)
+        for route in ("/api/fetch/foo/dir/grid.b2nd", "/api/fetch/foo/dir/grid.b2nd?slice_=3:5"):
+            code, detail = await sub.refused(route)
+            assert code == 413
+            assert "ask again" in detail
+        monkeypatch.setattr(handlers, "READY_S", 4.5)
+        assert (await sub.fetch("/api/fetch/foo/dir/grid.b2nd")).code == 200
+
+    with_foo(check, tmp_path)
 
 
 def array_of(response: HTTPResponse) -> np.ndarray:
