@@ -228,6 +228,40 @@ def test_the_routes_that_are_asked_are_all_that_there_are(subscriber: Subscriber
         assert NAMELESS.fullmatch(pattern) or any(re.fullmatch(pattern, target) for target in targets), pattern
 
 
+GARBAGE = [
+    b"",
+    b"[",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"path": 1}',
+    b'{"path": "\\ud800"}',
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'{"a": 1e999}',
+]
+
+QUERIES = ("", "&path=%ff", "&path=@public/..", "&version=%00", "&sel=[[", "&limit=x", "&q=" + "x" * 5000)
+
+
+@pytest.mark.parametrize("who", [BOSS, BOB, ""])
+def test_garbage_is_refused_by_every_route(subscriber: Subscriber, who: str) -> None:
+    for method, target, _ in ASKED:
+        if method == "PUT" or "events" in target or "event-lines" in target:
+            continue
+        for body in GARBAGE if method == "POST" else [None]:
+            for query in QUERIES:
+                if method == "POST" and query:
+                    continue
+                asked = target.replace("hidden", "nowhere") + query
+                assert subscriber.ask(who, method, asked, body).status < 500, (method, asked, body)
+    for target in ("/api/adduser/", "/api/v1/users", "/auth/forgot-password", "/auth/reset-password", "/login"):
+        for body in GARBAGE:
+            assert subscriber.ask(who, "POST", target, body).status < 500, (target, body)
+    for target in ("/api/deluser/%ff", "/api/deluser/%00", "/api/listusers/?username=%ff", "/api/v1/users/%2e%2e"):
+        assert subscriber.ask(who, "GET", target).status < 500, target
+
+
 def test_listings_tell_each_what_is_theirs(subscriber: Subscriber) -> None:
     def seen(who: str) -> set[str]:
         forms = subscriber.ask(who, "GET", "/api/v1/roots").json()["roots"]
