@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compute.stored_expression import expression_of
 from ..core.attributes import decode_attrs
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry, Geometry
@@ -50,6 +51,8 @@ def download(
     goal.parent.mkdir(parents=True, exist_ok=True)
     with telling(progress, session.bars, goal.name) as progress, _in_place(goal) as temporary:
         try:
+            if expression_of(entry) is not None:
+                raise UnsupportedDatasetError(f"{root}/{entry.path} is computed: what is stored has no values")
             _copy_stored(session, root, entry, temporary, progress)
         except (UnsupportedDatasetError, SourceUnavailableError) as error:
             # Not a file of its own, or its publisher is away: the blocks may be there all the same.

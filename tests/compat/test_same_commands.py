@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import blosc2
+import numpy as np
 import pytest
 
 from caterva2_jupyter.cli.main import main
@@ -136,4 +138,6 @@ def test_an_expression_is_stored(ours: Run, theirs: Run) -> None:
     told = ours("lazyexpr", "@shared/sum", "a + b", "a=foo/ds-1d.b2nd", "b=foo/ds-1d.b2nd", users=True)
     assert told == "Expression stored in @shared/sum.b2nd\n"
     assert theirs("show", "@shared/sum.b2nd[:3]", users=True) == "[0 2 4]\n"
+    assert ours("download", "@shared/sum.b2nd", "sum.b2nd", users=True) == "Dataset saved to sum.b2nd\n"
+    np.testing.assert_array_equal(blosc2.open("sum.b2nd", mode="r")[()], 2 * np.arange(1000))
     assert "NAME=ROOT/PATH" in ours("lazyexpr", "x", "a + 1", "a", users=True, code=1)
