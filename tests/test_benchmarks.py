@@ -17,6 +17,7 @@ from benchmarks.report import markdown
 from benchmarks.workloads import draw
 
 
+@pytest.mark.timeout(400)
 def test_a_quick_run_measures_and_verifies_every_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = ["local", "local-hdf5", "this", *(["blocks"] if shutil.which("nginx") else [])]
     how = ["--quick", "--peers", ",".join(peers), "--tables", "reads,crowd,listing", "--seed", "1"]

@@ -27,9 +27,10 @@ from caterva2_jupyter.errors import (
     SourceUnavailableError,
 )
 from caterva2_jupyter.publisher.publisher import Publisher
+from caterva2_jupyter.publisher.watcher import GROWING_S
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.testing import read_array
-from tests.publisher.publishing import Published, publisher_config, publishing
+from tests.publisher.publishing import DEADLINE_S, Published, publisher_config, publishing
 
 
 @pytest.fixture
@@ -376,11 +377,14 @@ def test_a_file_that_grows_without_rest_is_listed_at_once_and_its_listed_version
     async def main() -> None:
         async with publishing(publisher_config(root, statedir)) as published:
             source = published.publisher.threaded_source
-            begun = time.monotonic()
             with subprocess.Popen([sys.executable, "-c", _SWMR_WRITER, str(root / "live.h5")]) as writer:
                 try:
+                    async with asyncio.timeout(DEADLINE_S):
+                        while not (root / "live.h5").exists():
+                            await asyncio.sleep(0.01)
+                    begun = time.monotonic()
                     event, at = await published.until("live.h5/x.b2nd")
-                    assert at - begun < 4  # not only when growing files are told
+                    assert at - begun < GROWING_S  # not only when growing files are told
                     entry = event.entry
                     assert entry is not None
                     for _ in range(20):
