@@ -7,6 +7,8 @@ is made around it. Everything else is decoded by ``core/codec``.
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 
 import blosc2
 import numpy as np
@@ -62,6 +64,8 @@ def decode_with_plugins(chunk: bytes, geometry: Geometry) -> bytes:
     check_plugins(chunk[:HEADER_NBYTES])
     codec = chunk[22] if chunk[2] >> 5 == _USER_CODEC else blosc2.Codec.ZSTD.value
     shape = geometry.chunks
+    if codec not in _BUILT_IN_CODECS:
+        _let_blosc2_find_this_python()
     try:
         cparams = blosc2.CParams(
             codec=blosc2.Codec(codec),
@@ -78,6 +82,14 @@ def decode_with_plugins(chunk: bytes, geometry: Geometry) -> bytes:
         return bytes(array.schunk.decompress_chunk(0))
     except (RuntimeError, ValueError, TypeError) as error:
         raise IntegrityError("a chunk does not decode with its plugin") from error
+
+
+def _let_blosc2_find_this_python() -> None:
+    """C-Blosc2 asks the first ``python`` of PATH for plugins: another one, where no environment is activated."""
+    here = os.path.dirname(sys.executable)
+    paths = os.environ.get("PATH", "").split(os.pathsep)
+    if here and paths[0] != here:
+        os.environ["PATH"] = os.pathsep.join([here, *paths])
 
 
 def decode_strictly(chunk: bytes, nbytes: int) -> bytes:
