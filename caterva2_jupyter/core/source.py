@@ -7,7 +7,7 @@ Directories, HDF5 files, publishers, other subscribers and caches all answer the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from .reduce_request import ReduceRequest, Working
 from .revalidation import SameRecord
 from .wire import ReadRequest
 
-__all__ = ["BlockStream", "ComparedStream", "FileStream", "ReducedStream", "Source"]
+__all__ = ["BlockStream", "ComparedStream", "FileStream", "ReducedStream", "Source", "listed"]
 
 
 @dataclass(slots=True)
@@ -173,3 +173,9 @@ class Source(Protocol):
             When events since then are not known any more.
         """
         ...
+
+
+async def listed(records: Sequence[BlockRecord]) -> AsyncIterator[BlockRecord]:
+    """Records that are all there, as a stream."""
+    for record in records:
+        yield record

@@ -62,6 +62,11 @@ class WantedSlice:
     kept: list[BlockRecord]
     fill_cbytes: float = 0.0
 
+    @property
+    def nbytes(self) -> int:
+        """Of its values."""
+        return self.pieces.nbytes
+
     def check(self, records: Sequence[BlockRecord]) -> None:
         """Are these all of its pieces?
 

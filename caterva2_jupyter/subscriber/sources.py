@@ -52,11 +52,13 @@ __all__ = ["CachedSource", "RemoteSource"]
 
 REMEMBERED_ENTRIES = 1000
 FETCHES = 8
-SLICES = 32
-"""Exact slices fetched at once: each is small, and who waits for it waits for a round trip."""
+SMALL_FETCHES = 32
+"""Exact slices and small reads fetched at once: who waits for one waits for a round trip."""
 AHEAD_NBYTES = 64 << 20
 """Compressed bytes that all readers of a source together hold ahead of their consumers, about."""
 PUT_NBYTES = 1 << 20
+SMALL_NBYTES = 64 << 10
+"""Bytes of a read that goes upstream together with others, about: longer ones would keep those behind them waiting."""
 FEW_CHUNKS = 16
 """Of a segment whose request is made on the event loop."""
 
@@ -107,7 +109,7 @@ class CachedSource:
         self._reductions = CachedReductions(lambda: self._source, self._exact, self._flights, executor, compute)
         self._adoptions = Adoptions(lambda: self._source, cache, executor)
         self._slots = asyncio.Semaphore(FETCHES)
-        self._slice_slots = asyncio.Semaphore(SLICES)
+        self._small_slots = asyncio.Semaphore(SMALL_FETCHES)
         self._ahead_nbytes = 0
 
     @property
@@ -309,9 +311,9 @@ class CachedSource:
         kept = await self._run(self._exact.kept, version, wanted)
         if kept:
             return kept
-        async with self._slice_slots:
+        async with self._small_slots:
             upstream = replace(request, root=self.root, mode="slice", held=None, fast=False)
-            stream = await self._source.read_blocks(upstream)
+            stream = await self._ask(upstream, wanted.nbytes)
             try:
                 self._check_answer(stream, version)
                 if not stream.digest:
@@ -328,6 +330,11 @@ class CachedSource:
         self._counts.note_fetched(records)
         await self._run(self._exact.keep, version, entry, wanted, records)
         return records
+
+    async def _ask(self, request: ReadRequest, nbytes: int) -> BlockStream:
+        """Read upstream; small reads go together where the source can do that."""
+        read = getattr(self._source, "read_small", None) if nbytes <= SMALL_NBYTES else None
+        return await (read or self._source.read_blocks)(request)
 
     def _check_answer(self, stream: BlockStream, version: CachedVersion) -> None:
         if (stream.entry.id, stream.entry.version) != (version.id, version.version):
@@ -403,8 +410,8 @@ class CachedSource:
             narrow = segment.request(version.geometry, request, missing)
         else:
             narrow = await self._run(segment.request, version.geometry, request, missing)
-        async with self._slots:
-            stream = await self._source.read_blocks(replace(narrow, root=self.root))
+        async with self._slots if segment.cbytes > SMALL_NBYTES else self._small_slots:
+            stream = await self._ask(replace(narrow, root=self.root), segment.cbytes)
             fresh: list[BlockRecord] = []
             nbytes = 0
             try:

@@ -64,7 +64,7 @@ from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
 from ..core.reduce_request import ReduceRequest, Working
 from ..core.selection import Selection
-from ..core.source import BlockStream, Source
+from ..core.source import BlockStream, Source, listed
 from ..core.wire import (
     RECORDS_TYPE,
     ReadRequest,
@@ -510,7 +510,10 @@ class ReadManyAnswers(SourceAnswers):
             await self._give_up(ahead)
 
     async def _begin(self, request: ReadRequest) -> _Begun:
-        stream = await self.source_of(request.root).read_blocks(request)
+        source = self.source_of(request.root)
+        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
+            return _Begun(BlockStream(found[0], listed(())), found[1], None)
+        stream = await source.read_blocks(request)
         records: list[BlockRecord] = []
         nbytes = 0
         try:
