@@ -511,7 +511,8 @@ def read_blocks(
         if is_portable(prefix) and not ends_within_item:
             return [whole]
         raise UnsupportedDatasetError(
-            f"chunk {nchunk} needs a codec that is not used on uploaded files: download the file, or serve it by cat2pub"
+            f"chunk {nchunk} needs a codec that is not used on uploaded files: download the file, "
+            "or serve it by cat2pub"
         )
     if not is_portable(prefix):
         raw = memoryview(decode_with_plugins(chunk, geometry))
