@@ -113,8 +113,8 @@ class Reducing:
             Stored values that do not count. ``"fill"``: those that the attributes ``_FillValue`` and
             ``missing_value`` name. NaN among them is NaN, and NaT of times.
         selection : basic index, optional
-            ``array.sum(0, selection=np.s_[10:20])`` equals ``array[10:20].sum(0)``. Lists of ascending positions and masks
-            select per axis, as with ``array.oindex``.
+            ``array.sum(0, selection=np.s_[10:20])`` equals ``array[10:20].sum(0)``. Lists of ascending positions
+            and masks select per axis, as with ``array.oindex``.
         progress : callable, optional
             Called every few seconds with decoded bytes that are done, and all of them.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -115,13 +117,12 @@ class OwnDeployment:
 
     def subscriber_with_users(self) -> str:
         """URL of a subscriber with the user ``ada@example.org``."""
-        from ..subscriber.users import UserStore
-
         url = self._with_users.url()
         if not self._has_user:
-            store = UserStore(self.directory / "sub.users" / "db.sqlite", None)
-            store.add("ada@example.org", "correct horse", is_superuser=False)
-            store.close()
+            package = __name__.partition(".")[0]
+            where = [f"--conf={self.directory / 'empty.toml'}", f"--statedir={self.directory / 'sub.users'}"]
+            add = [sys.executable, "-m", f"{package}.subscriber.add_user", *where, "ada@example.org", "correct horse"]
+            subprocess.run(add, check=True, timeout=60)
             self._has_user = True
         return url
 

@@ -68,7 +68,8 @@ def test_a_link_out_of_the_root_gives_no_attributes(tmp_path: Path) -> None:
 
 def test_attributes_of_an_array_keep_their_dtypes(tmp_path: Path) -> None:
     attrs = {
-        "f4": np.float32(0.1), "i2": np.array([1, 2], ">i2"), "c": np.complex64(1 + 2j), "nan": float("nan"), "big": 2**64,
+        "f4": np.float32(0.1), "i2": np.array([1, 2], ">i2"), "c": np.complex64(1 + 2j), "nan": float("nan"),
+        "big": 2**64,
         "none": None, "flags": np.array(["a", "bé"], object), "bytes": b"\0x", "a name of more than 31 characters": 1,
     } | {f"attribute{i}": i for i in range(30)}  # fmt: skip
     array = blosc2.empty((3,), dtype="f4", urlpath=str(tmp_path / "a.b2nd"), mode="w")
