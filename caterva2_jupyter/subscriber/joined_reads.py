@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from ..core.blocks import BlockRecord
@@ -24,6 +24,8 @@ __all__ = ["JoinedAnswer", "JoinedReads"]
 
 WAIT_S = 0.001
 """How long a read waits for others, when others are under way."""
+PATIENCE_S = 2.0
+"""How long a read that was joined waits for those before it."""
 MAX_JOINED = 64
 MAX_ERROR_NBYTES = 64 << 10
 _ABOUT_DATA = ("DatasetNotFoundError", "RootNotFoundError", "InvalidPathError")
@@ -51,11 +53,12 @@ class JoinedReads:
     Parameters
     ----------
     link : Link
-    wait_s : float
+    wait_s, patience_s : float
+        For others to come; for an answer, before it is asked for by itself.
     """
 
-    def __init__(self, link: Link, wait_s: float = WAIT_S) -> None:
-        self._link, self._wait_s = link, wait_s
+    def __init__(self, link: Link, wait_s: float = WAIT_S, patience_s: float = PATIENCE_S) -> None:
+        self._link, self._wait_s, self._patience_s = link, wait_s, patience_s
         self._nunder_way = 0
         self._waiting: list[_Waiting] = []
         self._is_refused = False
@@ -81,7 +84,11 @@ class JoinedReads:
             loop.call_later(self._wait_s, self._send_waiting)
         elif len(self._waiting) >= MAX_JOINED:
             self._send_waiting()
-        return await waiting.answer
+        # One that is slow must not hold up those behind it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_s):
+                return await waiting.answer
+        return None
 
     def _send_waiting(self) -> None:
         batch = [w for w in self._waiting if not w.answer.done()]

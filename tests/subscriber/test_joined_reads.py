@@ -146,6 +146,25 @@ def test_a_connection_that_breaks_in_an_answer_costs_nobody_its_own(monkeypatch:
     play(scenario)
 
 
+def test_one_that_is_slow_does_not_hold_up_those_behind_it() -> None:
+    async def scenario(net: Net) -> None:
+        net.remote._joined._patience_s = 0.05
+        never, ask = asyncio.Event(), net.remote._link.ask
+
+        async def stalled(method: str, path: str, **how: Any) -> Any:
+            if path == "read-many":
+                await never.wait()
+            return await ask(method, path, **how)
+
+        net.remote._link.ask = stalled  # type: ignore[method-assign]
+        got = await asyncio.gather(*(net.small(row) for row in range(6)))
+        assert len({digest for digest, _ in got}) == 6
+        while net.remote._joined._tasks:
+            await asyncio.sleep(0)
+
+    play(scenario)
+
+
 def test_a_cache_reads_right_values_through_them(tmp_path: Path) -> None:
     async def scenario(net: Net) -> None:
         with ThreadPoolExecutor(4) as executor, BlockCache(tmp_path / "cache", 1 << 30) as cache:
