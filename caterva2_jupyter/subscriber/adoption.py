@@ -191,6 +191,8 @@ def _digested(older: _OlderBlocks, plan: BlockPlan, batch: _Batch) -> tuple[Know
     digests: dict[int, bytes] = {}
     for projection in plan.window(batch.first, batch.stop):
         ids = batch.known.get(projection.nchunk)
+        if ids is not None and older.newer.held(projection.nchunk, ids).all():
+            ids = None  # another read asked while this one looked
         bits.append(np.zeros(len(projection.blocks), np.bool_))
         records = [] if ids is None else older.first(projection.nchunk, ids)
         if not records:
