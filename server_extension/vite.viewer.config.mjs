@@ -1,10 +1,11 @@
 import { defineConfig } from 'vite';
 import { minified, OUT } from './scripts/build.mjs';
+import { namedDimensions } from './scripts/dimensions.mjs';
 
 export default defineConfig({
   esbuild: { jsx: 'automatic', legalComments: 'none' },
   define: { 'process.env.NODE_ENV': '"production"' },
-  plugins: [minified()],
+  plugins: [namedDimensions(), minified()],
   build: {
     target: 'es2022',
     outDir: OUT,

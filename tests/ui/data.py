@@ -31,6 +31,9 @@ def make_root(root: Path) -> Path:
     image = cube()[0]
     put("image", np.kron(image, np.ones((10, 10), "f4")))
     put("cube", cube(), chunks=(1, 30, 40))
+    put("named", cube(), chunks=(1, 30, 40))
+    named = blosc2.open(str(root / "named.b2nd"), mode="a")
+    named.vlmeta["dims"] = ["time", "latitude", "longitude"]
     put("half", image.astype("f2"))
     put("big-endian", image.astype(">f4"))
     put("complex", (image[0] * (1 + 2j)).astype("c8"))

@@ -134,6 +134,29 @@ def test_a_slider_asks_for_one_plane_and_remembers_it(site: Site, watch: Watch) 
     assert watched.selections() == ["0,:,:", "5,:,:"]
 
 
+def test_axes_have_their_names_and_a_position_can_be_typed(site: Site, watch: Watch) -> None:
+    watched = seen(site, watch, "foo/named.b2nd")
+    slider = watched.page.get_by_role("slider", name="time", exact=True)
+    box = watched.page.get_by_role("spinbutton", name="time", exact=True)
+    box.fill("11")
+    watched.wait(lambda: "11,:,:" in watched.selections())
+    assert slider.get_attribute("aria-valuenow") == "11"
+    box.fill("12")  # there is none of it
+    box.blur()
+    assert box.input_value() == "11"
+    x_axis = watched.page.get_by_role("radiogroup", name="Dimension as x axis")
+    assert x_axis.get_by_role("radio").all_inner_texts() == ["time", "latitude", "longitude"]
+    watched.page.locator("figure svg text", has_text="longitude").wait_for()
+    assert "12,:,:" not in watched.selections()
+
+
+def test_a_link_that_went_through_a_login_opens_its_dataset(site: Site, watch: Watch) -> None:
+    watched = watch(site.url)
+    watched.page.goto(f"{watched.url}/?open=foo%2Fcube.b2nd")
+    watched.page.get_by_role("figure", name="cube").wait_for()
+    assert watched.page.url == f"{watched.url}/#/foo/cube.b2nd"
+
+
 def test_an_overtaken_slice_is_aborted_and_can_be_seen_later(site: Site, watch: Watch) -> None:
     watched = seen(site, watch, "foo/cube.b2nd")
     held = []

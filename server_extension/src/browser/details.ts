@@ -236,7 +236,7 @@ export class Details {
         add('Type', entry?.media_type ?? 'file');
       }
       const stored = entry?.cbytes;
-      const ratio = stored && nbytes ? ` (${(nbytes / stored).toFixed(1)}× smaller)` : '';
+      const ratio = stored && nbytes >= 1.05 * stored ? ` (${(nbytes / stored).toFixed(1)}× smaller)` : '';
       add('Size', `${nbytes ? formatBytes(nbytes) : ''}${stored !== undefined ? `${nbytes ? ', ' : ''}${formatBytes(stored)} stored${ratio}` : ''}`);
       if (node.kind === 'array' && geometry.shape.length > 0) {
         add('Chunks', formatShape(geometry.chunks));

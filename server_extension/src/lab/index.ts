@@ -74,8 +74,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     app.shell.add(panel, 'left', { rank: 600, type: 'Remote datasets' });
     restorer?.add(panel, panel.id);
 
-    const addTab = (path: string): MainAreaWidget<ViewerTab> => {
-      const content = new ViewerTab(transport, path, app.restored);
+    const addTab = (path: string, name?: string): MainAreaWidget<ViewerTab> => {
+      const content = new ViewerTab(transport, path, app.restored, name);
       content.title.icon = icon;
       const tab = new MainAreaWidget({ content });
       tab.toolbar.hide();
@@ -101,11 +101,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
           return;
         }
         let tab = args.newTab === true || opensNewTabs ? null : viewers.currentWidget;
-        if (tab !== null && !tab.isDisposed) {
+        if (tab !== null && tab.isAttached) {
           tab.content.open(path);
           void viewers.save(tab);
         } else {
-          tab = addTab(path);
+          tab = addTab(path, typeof args.name === 'string' ? args.name : undefined);
         }
         if (args.activate !== false) {
           app.shell.activateById(tab.id);
@@ -144,9 +144,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     void restorer?.restore(viewers, {
       command: Commands.open,
-      args: tab => ({ path: tab.content.path, newTab: true, activate: false }),
-      name: tab => `${tab.content.id}:${tab.content.path}`
+      args: tab => ({ path: tab.content.path, name: tab.content.id, newTab: true, activate: false }),
+      // The layout knows tabs by name, and is not saved when a tab shows another path: names have nothing of the path.
+      name: tab => tab.content.id
     });
+    // A tab that a saved layout has no place for would be there unseen.
+    void app.restored.then(() => viewers.filter(tab => !tab.isAttached).forEach(tab => tab.dispose()));
     void restorer?.restore(states, { command: Commands.state, name: () => 'state' });
 
     if (statusBar !== null) {

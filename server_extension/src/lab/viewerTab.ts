@@ -26,8 +26,6 @@ export function themeNow(): Theme {
   return document.body.dataset.jpThemeLight === 'false' ? 'dark' : 'light';
 }
 
-let serial = 0;
-
 export class ViewerTab extends Widget {
   /** Called when another dataset is shown. */
   onPath: (path: string) => void = () => undefined;
@@ -38,10 +36,12 @@ export class ViewerTab extends Widget {
     private readonly transport: Transport,
     private shownPath: string,
     /** Until then tabs come and go as the layout is put together. */
-    private readonly restored: Promise<void>
+    private readonly restored: Promise<void>,
+    /** What the saved layout calls a tab that comes back; new ones have a name of their own. */
+    name = `caterva2-viewer-${crypto.getRandomValues(new Uint32Array(2)).join('-')}`
   ) {
     super();
-    this.id = `caterva2-viewer-${++serial}`;
+    this.id = name;
     this.addClass('c2-viewer-tab');
     this.title.closable = true;
     this.setTitle();

@@ -14,6 +14,8 @@ interface Kept {
   width?: number;
 }
 
+const hashOf = (address: string): string => `#/${address.split('/').map(encodeURIComponent).join('/')}`;
+
 class Page {
   private readonly base = new URL('.', document.baseURI).href;
   private readonly transport = new FetchTransport(this.base);
@@ -48,6 +50,7 @@ class Page {
     this.setTheme(this.kept.theme ?? 'light');
     this.setWidth(this.kept.width ?? 320);
     window.addEventListener('hashchange', () => this.follow());
+    this.followQuery();
     this.follow();
   }
 
@@ -78,8 +81,12 @@ class Page {
       return;
     }
     const link = document.createElement('a');
-    const here = new URL(this.base).pathname;
-    link.href = new URL(told.name ? 'logout' : `login?next=${encodeURIComponent(here)}`, this.base).href;
+    const set = (): void => {
+      const here = new URL(this.base).pathname + (this.address ? `?open=${encodeURIComponent(this.address)}` : '');
+      link.href = new URL(told.name ? 'logout' : `login?next=${encodeURIComponent(here)}`, this.base).href;
+    };
+    set();
+    window.addEventListener('hashchange', set);
     link.textContent = told.name ? 'Log out' : 'Log in';
     box.append(told.name ?? '', ' ', link);
   }
@@ -121,8 +128,17 @@ class Page {
     void this.viewer?.then(viewer => viewer.setTheme(theme));
   }
 
+  /** What the URL's fragment names. */
+  private get address(): string {
+    try {
+      return decodeURIComponent(location.hash.replace(/^#\/?/, '')).replace(/\/$/, '');
+    } catch {
+      return ''; // not percent-encoded UTF-8: there is nothing of that name
+    }
+  }
+
   private go(address: string): void {
-    const hash = `#/${address.split('/').map(encodeURIComponent).join('/')}`;
+    const hash = hashOf(address);
     if (location.hash === hash) {
       this.follow();
     } else {
@@ -130,14 +146,17 @@ class Page {
     }
   }
 
+  /** `?open=ROOT/PATH` is the same as the fragment, in a form that is not lost on the way through a login. */
+  private followQuery(): void {
+    const address = new URLSearchParams(location.search).get('open');
+    if (address && !location.hash) {
+      history.replaceState(null, '', `${location.pathname}${hashOf(address)}`);
+    }
+  }
+
   /** Shows what the URL's fragment names. */
   private follow(): void {
-    let address = '';
-    try {
-      address = decodeURIComponent(location.hash.replace(/^#\/?/, '')).replace(/\/$/, '');
-    } catch {
-      // Not percent-encoded UTF-8: there is nothing of that name.
-    }
+    const address = this.address;
     this.welcome.hidden = Boolean(address);
     this.box.hidden = !address;
     document.title = address ? `${address} · Remote arrays` : 'Remote arrays';

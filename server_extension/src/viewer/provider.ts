@@ -306,7 +306,7 @@ export class Provider extends DataProviderApi {
     const dataset: Dataset = {
       ...base,
       kind: EntityKind.Dataset,
-      shape: shapeOf(entry.storage?.empty ? null : geometry.shape),
+      shape: shapeOf(entry.storage?.empty ? null : named(geometry.shape, entry.dims)),
       type: typeOf(geometry.dtype, entry),
       rawType: geometry.dtype,
       ...(geometry.chunks.length > 0 && { chunks: geometry.chunks }),
@@ -527,6 +527,11 @@ const TEXT: DType = { class: DTypeClass.String, charSet: 'UTF-8', strPad: undefi
 
 function typeOfAttribute(attribute: AttributeValue): DType {
   return attribute.type === 'text' ? TEXT : h5webType(attribute.type);
+}
+
+/** Dimensions that know their names; see scripts/dimensions.mjs. */
+function named(shape: number[], names: string[] | undefined): number[] {
+  return names?.length === shape.length ? Object.assign([...shape], { names: names.map((name, i) => name || `D${i}`) }) : shape;
 }
 
 function shapeOf(dims: number[] | null): Shape {
