@@ -46,6 +46,7 @@ from .errors import (
     UnsupportedDatasetError,
 )
 from .storage.catalog_store import CatalogStore
+from .storage.closing import close_stream
 from .storage.event_hub import EventHub
 from .storage.memory_root import MemoryRoot
 from .storage.root import KnownEntry, Root
@@ -179,16 +180,10 @@ async def reduce_array(source: Source, path: str, op: Operation, **how: Any) -> 
                 item.verify(slice_seed(checksum_seed(entry.id, entry.version), stream.digest))
                 assembler.add(item)
     finally:
-        await _close_records(stream.records)
+        await close_stream(stream.records)
     if result.size:
         assembler.finish()
     return assembler.out
-
-
-async def _close_records(records: object) -> None:
-    close = getattr(records, "aclose", None)
-    if close is not None:
-        await close()
 
 
 class RootContract(ABC):
@@ -786,7 +781,7 @@ class SourceContract(ABC):
             entry = await source.entry("grid/deep/noise")
             for _ in range(3):
                 stream = await source.reduce(ReduceRequest(source.root, entry.path, "std", version=entry.version))
-                await _close_records(stream.records)
+                await close_stream(stream.records)
             assert (await reduce_array(source, "line", "sum")).item() == 4_999_950_000
 
         self.run(scenario, tmp_path)

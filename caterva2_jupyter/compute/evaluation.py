@@ -357,7 +357,6 @@ class BoundExpression:
         self._root = _bound(expression.root, operands)
         self.shape = self._root.shape
         self.dtype = self._root.dtype
-        self._has_part = any(isinstance(t, _OperandTerm) for t in _terms(self._root))
 
     def box(self, selection: Selection, fetch: Fetch, tile_nbytes: int = 0) -> Array:
         """The values of a selection, computed part by part.

@@ -24,7 +24,7 @@ from ..core.reduce_request import Number, ReduceRequest, reduction_digest
 from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from ..errors import IntegrityError, RequestError, TooLargeError, UnsupportedDatasetError
 
-__all__ = ["MAX_RESULT_NBYTES", "Partial", "Reduction", "Tile", "fills_in", "fills_of"]
+__all__ = ["MAX_RESULT_NBYTES", "Partial", "Reduction", "Tile", "fills_in", "fills_of", "next_part"]
 
 MAX_RESULT_NBYTES = 64 << 20
 """Bytes of the largest result."""
@@ -588,6 +588,19 @@ def _shifted(axis: AxisSelection, base: int) -> AxisSelection:
     if isinstance(axis, AxisItems):
         return AxisItems(axis.items + base)
     return AxisRange(axis.start + base, axis.stop + base, axis.step)
+
+
+def next_part(
+    parts: Generator[tuple[Tile, ChunkProjection], bool, None], was_whole: bool
+) -> tuple[Tile, ChunkProjection] | None:
+    """What comes next of ``Reduction.parts``, told whether the records before held a whole chunk; None: no more.
+
+    A coroutine cannot let the end of a generator through, so it is a value here.
+    """
+    try:
+        return parts.send(was_whole)
+    except StopIteration:
+        return None
 
 
 def fills_of(entry: Entry) -> tuple[Number, ...]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import blosc2
 
@@ -523,13 +523,6 @@ class _Staged:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
-
-
-class _Sink(Protocol):
-    """Where the bytes of a file go."""
-
-    def write(self, data: bytes | bytearray) -> None: ...
-    def finish(self) -> None: ...
 
 
 class _RawSink:

@@ -23,6 +23,7 @@ from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, IntegrityError, RequestError
+from .closing import close_stream
 
 __all__ = ["compare_blocks"]
 
@@ -97,7 +98,5 @@ class _Compared:
     async def aclose(self) -> None:
         self._ended = True
         self._said.clear()
-        close = getattr(self._records, "aclose", None)
-        if close is not None:
-            with suppress(Caterva2Error):
-                await close()
+        with suppress(Caterva2Error):
+            await close_stream(self._records)

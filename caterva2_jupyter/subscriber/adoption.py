@@ -41,6 +41,7 @@ from ..core.source import Source
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, DatasetChangedError, DeadlineError, IntegrityError, SourceUnavailableError
 from ..storage.block_cache import BlockCache, CachedVersion
+from ..storage.closing import close_stream
 from .flights import Flights
 
 __all__ = ["Adoption", "Adoptions"]
@@ -173,10 +174,8 @@ class Adoptions:
             if said:
                 await self.run(_adopt, older, batch.known, runs, said)
         finally:
-            close = getattr(stream.records, "aclose", None)
-            if close is not None:
-                with suppress(Caterva2Error):
-                    await close()
+            with suppress(Caterva2Error):
+                await close_stream(stream.records)
         return []
 
     async def aclose(self) -> None:

@@ -39,6 +39,7 @@ from ..errors import (
 )
 from ..storage.block_cache import BlockCache, CachedVersion
 from ..storage.cache_directory import LEFTOVER
+from ..storage.closing import close_stream
 from ..storage.sealing import seal
 from .cache_summary import CacheSummary, KnownRoots
 from .read_counts import ReadCounts
@@ -203,9 +204,7 @@ class CacheKeeper:
                         told = time.monotonic()
                         yield {**form, "done_cbytes": done, "cbytes": max(total, done)}
             finally:
-                close = getattr(stream.records, "aclose", None)
-                if close is not None:
-                    await close()
+                await close_stream(stream.records)
         held = await self._run(_held, read.version, read.request)
         yield {**form, "held_blocks": int(held.sum()), "done_cbytes": done, "cbytes": done, "done": True}
 

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compute.records import Buffer, pack_records
-from ..compute.reduction import Reduction, Tile
+from ..compute.reduction import Reduction, next_part
 from ..core.blocks import BlockRecord
-from ..core.chunk_grid import ChunkProjection
 from ..core.exact_slice import encode_pieces, slice_seed
 from ..core.metadata import Entry
 from ..core.reduce_request import ReduceRequest, Working
 from ..core.source import ReducedStream, Source
 from ..errors import DeadlineError, IntegrityError, NotCachedError, SourceUnavailableError
 from ..storage.block_cache import CachedVersion
+from ..storage.closing import close_stream
 from ..web.compute_pool import ComputePool
 from .exact_answers import ExactAnswers, WantedSlice, listed
 from .flights import Flight, Flights
@@ -112,7 +112,7 @@ class CachedReductions:
                 if len(records) > wanted.pieces.nchunks:
                     break
         finally:
-            await _close(stream.records)
+            await close_stream(stream.records)
         return records
 
     async def _make_here(
@@ -148,15 +148,7 @@ class CachedReductions:
             done += len(tile.projection.blocks)
             self._works[version.key, reduction.digest] = Working(done, total)
             was_whole = any(record.is_whole for record in records)
-            part = await self._run(_next_part, parts, was_whole)
-
-
-def _next_part(parts: Any, was_whole: bool) -> tuple[Tile, ChunkProjection] | None:
-    try:
-        found: tuple[Tile, ChunkProjection] = parts.send(was_whole)
-    except StopIteration:
-        return None
-    return found
+            part = await self._run(next_part, parts, was_whole)
 
 
 def _count_missing(version: CachedVersion, reduction: Reduction) -> int:
@@ -196,9 +188,3 @@ class _Shared:
             self._left = True
             self._ready = deque()
             self._flights.leave(self._flight)
-
-
-async def _close(records: AsyncIterator[BlockRecord | Working]) -> None:
-    close = getattr(records, "aclose", None)
-    if close is not None:
-        await close()

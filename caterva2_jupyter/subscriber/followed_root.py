@@ -26,6 +26,7 @@ from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream
 from ..core.wire import ReadRequest
 from ..errors import Caterva2Error, DatasetChangedError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
+from ..storage.closing import close_stream
 from ..storage.event_hub import EventHub
 from .catalog import (
     Action,
@@ -125,13 +126,13 @@ class FollowedRoot:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await _close_source(self.upstream)
+        await close_stream(self.upstream)
         await self._run(self._store.close)
 
     async def set_upstream(self, make: Callable[[CatalogStore], Source]) -> None:
         """Read from elsewhere from now on."""
         before, self.upstream = self.upstream, make(self._store)
-        await _close_source(before)
+        await close_stream(before)
 
     def tell(self, stimulus: Stimulus) -> None:
         """Say what happened; never waits. What is too much is dropped and asked for instead."""
@@ -362,9 +363,3 @@ class FollowedRoot:
         # Jitter: many subscribers must not come back to a publisher in the same instant.
         await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311
         self.tell(RetryDue())
-
-
-async def _close_source(source: Source) -> None:
-    close = getattr(source, "aclose", None)
-    if close is not None:
-        await close()

@@ -26,6 +26,7 @@ from ..core.reduce_request import ReduceRequest
 from ..core.selection import ParsedKey, Selection, parse_basic, parse_key_text
 from ..core.source import Source
 from ..errors import DatasetChangedError, RequestError, SelectionError
+from ..storage.closing import close_stream
 from ..web.compute_pool import ComputePool
 from ..web.source_handlers import SourceAnswers
 from .frames import readable_geometry
@@ -100,9 +101,7 @@ async def _parts(source: Source, reduction: Reduction) -> AsyncIterator[list[Buf
     try:
         pieces = [record async for record in records if isinstance(record, BlockRecord)]
     finally:
-        close = getattr(records, "aclose", None)
-        if close is not None:
-            await close()
+        await close_stream(records)
     yield pack_records(pieces)
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compute.records import Buffer, pack_records
-from ..compute.reduction import Reduction, Tile
+from ..compute.reduction import Reduction, Tile, next_part
 from ..core.blocks import BlockRecord, checksum_seed
-from ..core.chunk_grid import ChunkProjection
 from ..core.exact_slice import encode_pieces, slice_seed
 from ..core.metadata import Entry
 from ..core.reduce_request import ReduceRequest, Working
@@ -93,7 +92,7 @@ class PooledSource(ThreadedSource):
                 records = await self._run(self._tile, entry, tile)
                 yield pack_records(records)
                 working = Working(working.done + len(tile.projection.blocks), working.total)
-                part = await self._run(_next_part, parts, any(record.is_whole for record in records))
+                part = await self._run(next_part, parts, any(record.is_whole for record in records))
 
         task = asyncio.create_task(self._reduce_there(entry, reduction, request, tiles()))
         try:
@@ -135,11 +134,3 @@ class PooledSource(ThreadedSource):
                 ids = np.intersect1d(record.ids.astype(np.int64), blocks, assume_unique=True)
                 picked.append(record.pick(ids.tolist()) if 0 < len(ids) < len(record.ids) else record)
         return picked
-
-
-def _next_part(parts: Any, was_whole: bool) -> tuple[Tile, ChunkProjection] | None:
-    try:
-        found: tuple[Tile, ChunkProjection] = parts.send(was_whole)
-    except StopIteration:
-        return None
-    return found

@@ -37,6 +37,7 @@ from ..errors import (
     UnsupportedDatasetError,
 )
 from ..storage.block_cache import BlockCache, CachedVersion
+from ..storage.closing import close_stream
 from ..storage.comparison import compare_blocks
 from ..web.compute_pool import ComputePool
 from .adoption import Adoption, Adoptions
@@ -580,7 +581,5 @@ class _CachedRecords:
 
 
 async def _close(records: AsyncIterator[BlockRecord]) -> None:
-    close = getattr(records, "aclose", None)
-    if close is not None:
-        with suppress(Caterva2Error):
-            await close()
+    with suppress(Caterva2Error):
+        await close_stream(records)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
@@ -52,16 +52,6 @@ STRUCTURE_FILE = ".caterva2-hdf5"
 
 _BOX_NBYTES = 32 << 20
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-class AnyEntry(Protocol):
-    """Whatever is copied."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def nbytes(self) -> int: ...
 
 
 @dataclass(slots=True)

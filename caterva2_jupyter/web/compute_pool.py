@@ -33,6 +33,7 @@ from ..errors import (
     TooManyRequestsError,
     error_from_json,
 )
+from ..storage.closing import close_stream
 
 __all__ = ["ComputePool"]
 
@@ -152,9 +153,7 @@ class ComputePool:
             first: Sequence[Buffer] = await anext(parts, ())
             return await self._run(job, arguments, first, _parts_of(parts), last=isinstance(buffers, Sequence))
         finally:
-            close = getattr(parts, "aclose", None)
-            if close is not None:
-                await close()
+            await close_stream(parts)
 
     async def converse(self, job: str, arguments: Mapping[str, Any], answer: Answering) -> Answer:
         """Have a job done that asks for what it needs, as it goes on.

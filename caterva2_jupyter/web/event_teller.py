@@ -14,6 +14,7 @@ from ..core.catalog import Cursor
 from ..core.events import EventBatch
 from ..core.source import Source
 from ..errors import ResyncError
+from ..storage.closing import close_stream
 
 __all__ = ["tell_events", "tell_status"]
 
@@ -51,7 +52,7 @@ async def tell_events(source: Source, since: Cursor | None, tell: Tell) -> None:
         except ResyncError:
             since = None
         finally:
-            await _close(batches)
+            await close_stream(batches)
 
 
 async def tell_status(root: str, status: AsyncIterator[bool], tell: Tell) -> None:
@@ -60,10 +61,4 @@ async def tell_status(root: str, status: AsyncIterator[bool], tell: Tell) -> Non
         async for online in status:
             await tell({"type": "status", "root": root, "online": online})
     finally:
-        await _close(status)
-
-
-async def _close(iterator: object) -> None:
-    close = getattr(iterator, "aclose", None)
-    if close is not None:
-        await close()
+        await close_stream(status)

@@ -26,6 +26,7 @@ from ..errors import (
     ResyncError,
     RootTakenError,
 )
+from ..storage.closing import close_stream
 from .outgoing_websocket import (
     Backoff,
     OutgoingWebSocket,
@@ -242,9 +243,7 @@ async def _closable(batches: AsyncIterator[EventBatch]) -> AsyncGenerator[EventB
         async for batch in batches:
             yield batch
     finally:
-        close = getattr(batches, "aclose", None)
-        if close is not None:
-            await close()
+        await close_stream(batches)
 
 
 def _bounded_text(batch: EventBatch) -> str:

@@ -84,6 +84,7 @@ from ..errors import (
     IntegrityError,
     TooLargeError,
 )
+from ..storage.closing import close_stream
 from ..storage.threaded_source import ThreadedSource
 from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
@@ -413,7 +414,7 @@ class ReadAnswers(SourceAnswers):
         try:
             await self._send_records(seed, preamble, records, encode)
         finally:
-            await _close(records)
+            await close_stream(records)
 
     async def _send_records(
         self, seed: int, preamble: bytes, records: AsyncIterator[R], encode: Callable[[R], Encoded]
@@ -523,7 +524,7 @@ class ReadManyAnswers(SourceAnswers):
                 if nbytes >= PIECE_NBYTES:
                     return _Begun(stream, records, stream.records)
         except BaseException:
-            await _close(stream.records)
+            await close_stream(stream.records)
             raise
         return _Begun(stream, records, None)
 
@@ -545,7 +546,7 @@ class ReadManyAnswers(SourceAnswers):
             self.write(encode_error(error, seed))
             return False
         finally:
-            await _close(stream.records)
+            await close_stream(stream.records)
         self.write(encode_end(nrecords, seed))
         if sum(map(len, self._write_buffer)) >= PIECE_NBYTES:
             await self.until_taken(self.flush(), PIECE_NBYTES)
@@ -556,7 +557,7 @@ class ReadManyAnswers(SourceAnswers):
             task.cancel()
         for begun in await asyncio.gather(*ahead, return_exceptions=True):
             if isinstance(begun, _Begun):
-                await _close(begun.stream.records)
+                await close_stream(begun.stream.records)
 
 
 async def _chained(
@@ -628,7 +629,7 @@ class ChunkAnswers(SourceAnswers):
         try:
             await self._send(entry, runs, stream)
         finally:
-            await _close(stream.records)
+            await close_stream(stream.records)
 
     async def _send(self, entry: Entry, runs: ChunkRuns, stream: BlockStream) -> None:
         if (stream.entry.id, stream.entry.version) != (entry.id, entry.version):
@@ -701,7 +702,7 @@ class StoredAnswers(SourceAnswers):
             if not with_body or first == end:
                 return
             if (first, end) != (start, stored.nbytes if stop is None else min(stop, stored.nbytes)):
-                await _close(stored.parts)
+                await close_stream(stored.parts)
                 version, stored = stored.version, await source.read_file(path, first, end)
                 if stored.version != version:
                     raise DatasetChangedError(f"{path!r} changed while it was asked for: ask again")
@@ -714,7 +715,7 @@ class StoredAnswers(SourceAnswers):
             # The status is out: only a cut connection says that the rest is missing.
             self.detach().close()
         finally:
-            await _close(stored.parts)
+            await close_stream(stored.parts)
 
     async def _send(self, parts: AsyncIterator[bytes]) -> None:
         async for part in parts:
@@ -882,12 +883,6 @@ class EventLinesAnswers(_ListenedAnswers):
         async with self._line:
             self.write(json.dumps(message, separators=(",", ":")) + "\n")
             await self.until_taken(self.flush(), PIECE_NBYTES)
-
-
-async def _close(iterator: object) -> None:
-    close = getattr(iterator, "aclose", None)
-    if close is not None:
-        await close()
 
 
 SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
