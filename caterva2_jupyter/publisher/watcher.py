@@ -257,22 +257,26 @@ class Watcher:
         is_first = True
         while not self._stop.is_set():
             identity = _identity(self._watched)
-            if not is_first:
-                # What happened while nobody watched is not known.
-                self._tell(Changes(everything=True))
-            is_first = self._is_gone = False
+            self._is_gone = is_watching = False
             try:
                 for paths in self._observe():
+                    if not (is_first or is_watching):
+                        # What happened while nobody watched is not known. Told from within the new watch:
+                        # what happens while everything is looked at is told of as well.
+                        self._tell(Changes(everything=True))
+                    is_watching = True
                     self._call(self._ready.set)
                     self._step(paths)
                     # Replaced or unmounted: what is watched is not what is there.
                     if self._is_gone or _identity(self._watched) != identity:
                         break
             except (OSError, RuntimeError) as error:
-                if self._poll_s == 0 and identity is not None:
+                # Not so when it was only removed before the watch began.
+                if self._poll_s == 0 and identity is not None and _identity(self._watched) == identity:
                     log.warning("cannot be told of changes of %s (%s): looking every %g s instead",
                                 self._watched, error, FALLBACK_POLL_S)  # fmt: skip
                     self._poll_s = FALLBACK_POLL_S
+            is_first = False
             self._call(self._ready.set)
             while not self._stop.is_set() and _identity(self._watched) is None:
                 self._stop.wait(IDENTITY_CHECK_S)

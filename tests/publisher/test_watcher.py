@@ -5,10 +5,12 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,6 +234,37 @@ def test_a_directory_that_is_replaced_is_looked_at_whole_and_watched_again(tmp_p
         raise AssertionError("not watched again")
 
     watching(watched, check)
+
+
+def test_everything_is_looked_at_only_when_it_is_watched_again(tmp_path: Path, monkeypatch: Any) -> None:
+    # The other way round, what is written between looking and watching is never told.
+    watched = tmp_path / "root"
+    watched.mkdir()
+    happened: list[str] = []
+    watch, tell = watchfiles.watch, Watcher._tell
+
+    def watch_and_note(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for number, changes in enumerate(watch(*args, **kwargs)):
+            if number == 0:
+                happened.append("watched")
+            yield changes
+
+    def tell_and_note(watcher: Watcher, changes: Changes) -> None:
+        if changes.everything:
+            happened.append("everything")
+        tell(watcher, changes)
+
+    monkeypatch.setattr(watchfiles, "watch", watch_and_note)
+    monkeypatch.setattr(Watcher, "_tell", tell_and_note)
+
+    async def check(watcher: Watcher) -> None:
+        shutil.rmtree(watched)
+        watched.mkdir()
+        while not (await watcher.next_changes()).everything:
+            pass
+
+    watching(watched, check)
+    assert happened[:3] == ["watched", "watched", "everything"]
 
 
 def test_stopping_takes_no_time_and_leaves_no_thread(tmp_path: Path) -> None:
