@@ -191,10 +191,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda t: t[:25].encode("unicode_escape").decode())
 def test_what_is_not_allowed_is_refused_in_one_line_at_once(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(RequestError) as refused:
         bind(parse(text), {n: Signature(a.shape, a.dtype) for n, a in ARRAYS.items()})
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert 0 < len(str(refused.value)) < 1000
     assert "\n" not in str(refused.value)
 

@@ -81,20 +81,20 @@ def test_a_window_is_a_run_of_the_plan(case, data):
 def test_a_plan_costs_nothing_before_it_is_iterated():
     """I2: 10^12 chunks of 8 TiB."""
     geometry = Geometry((1_000_000, 1_000_000), (1, 1), (1, 1), np.dtype("f8"))
-    begin = time.monotonic()
+    begin = time.process_time()
     plan = BlockPlan(geometry, Selection.whole(geometry.shape))
     assert plan.nchunks == plan.nblocks == 10**12
     assert [p.nchunk for p in itertools.islice(plan, 3)] == [0, 1, 2]
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("layout", ["nd", "flat"])
 def test_a_sparse_selection_of_a_long_axis_is_planned_quickly(layout):
     geometry = Geometry((10**9,), (10**5,), (10**3,), np.dtype("i1"), layout, layout == "nd")
-    begin = time.monotonic()
+    begin = time.process_time()
     plan = BlockPlan(geometry, Selection((AxisRange(0, 10**9, 10**6),)))
     assert plan.nblocks == len(listed(plan)) == 1000
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("selection", [AxisRange(0, 16 * 10**6, 1), AxisRange(5, 16 * 10**6 - 3, 7)])

@@ -111,10 +111,10 @@ def test_a_bomb_is_refused_by_its_header():
     """A5: a chunk of a few bytes that claims two gigabytes."""
     bomb = blosc2.compress2(bytes(2**27), typesize=1, nthreads=1)
     assert len(bomb) < 100
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(IntegrityError, match="claims 134217728 bytes, 4000 were announced"):
         decode_record(whole_record(SEED, 0, bomb), LINE)
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 def test_records_that_do_not_fit_the_geometry_are_refused():

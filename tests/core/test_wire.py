@@ -235,10 +235,10 @@ def test_a_record_over_the_limit_is_refused():
 
 def test_many_small_pieces_cost_no_more_than_their_bytes():
     data = answer([make_record(SEED, 0, bytes(32), [0], [bytes(200_000)])])
-    begin = time.monotonic()
+    begin = time.process_time()
     items = parse(data, range(0, len(data), 10))
     assert len(items) == 3
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 # Requests
@@ -292,10 +292,10 @@ def test_a_request_survives_the_wire(request):
 )  # fmt: skip
 def test_a_malformed_request_is_refused(body):
     """I10: a RequestError (400), at once, whatever it is."""
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(RequestError):
         ReadRequest.from_bytes(body)
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.parametrize("path", ["../etc/passwd", "foo/../x", "/foo", "-/x", "foo//x", "foo/\0", ""])

@@ -579,8 +579,8 @@ def test_ten_thousand_datasets_are_listed_at_once(tmp_path):
     names = [f"dir{i % 100:02}/{i:05}.b2nd" for i in range(10_000)]
     file = tmp_path / "catalog.sqlite"
     filled(*names, path=file).close()
-    start = time.monotonic()
+    start = time.process_time()
     store = CatalogStore(file, "foo")
     assert len(store.page(CatalogQuery()).items) == 1000
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert [p for page in every_page(store, CatalogQuery(limit=3000)) for p in paths(page)] == sorted(names)

@@ -317,7 +317,7 @@ def test_a_malformed_read_is_refused_at_once_and_gives_nothing_away(foo: Served,
     assert 400 <= answer.status < 500
     assert set(answer.json()) == {"detail", "error"}
     assert b"Traceback" not in answer.body
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 def test_a_read_request_that_is_too_large_is_refused(foo: Served) -> None:
