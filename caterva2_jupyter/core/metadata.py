@@ -17,12 +17,14 @@ import numpy as np
 from ..errors import IntegrityError
 from .dtypes import dtype_from_json, dtype_to_json, is_vlen
 
-__all__ = ["MAX_NDIM", "Entry", "EntryKind", "Geometry", "Layout", "dataset_id"]
+__all__ = ["HDF5_MEDIA_TYPE", "MAX_NDIM", "Entry", "EntryKind", "Geometry", "Layout", "dataset_id"]
 
 EntryKind = Literal["group", "array", "file", "link", "unsupported"]
 Layout = Literal["nd", "flat"]
 
 MAX_NDIM = 32
+HDF5_MEDIA_TYPE = "application/x-hdf5"
+"""Of the group that an HDF5 file is listed as."""
 MAX_CHUNK_NBYTES = 2**31 - 1
 _KINDS = ("group", "array", "file", "link", "unsupported")
 

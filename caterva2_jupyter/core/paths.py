@@ -11,7 +11,18 @@ import re
 
 from ..errors import InvalidPathError
 
-__all__ = ["MAX_PATH_BYTES", "join", "matches", "name", "parent", "parse_path", "parse_root_name", "split_address"]
+__all__ = [
+    "MAX_PATH_BYTES",
+    "is_at_or_below",
+    "join",
+    "matches",
+    "name",
+    "parent",
+    "parents",
+    "parse_path",
+    "parse_root_name",
+    "split_address",
+]
 
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
@@ -94,6 +105,21 @@ def split_address(text: str) -> tuple[str, str]:
 def parent(path: str) -> str:
     """The path of the group that holds it (``""``: the root)."""
     return path.rpartition("/")[0]
+
+
+def parents(path: str) -> list[str]:
+    """The groups that a path is in, the outermost first, without the root.
+
+    >>> parents("a/b/x.nc")
+    ['a', 'a/b']
+    """
+    names = path.split("/")
+    return ["/".join(names[:i]) for i in range(1, len(names))]
+
+
+def is_at_or_below(path: str, group: str) -> bool:
+    """Is it the group itself (``""``: the root), or in it at any depth?"""
+    return not group or path == group or path.startswith(f"{group}/")
 
 
 def name(path: str) -> str:

@@ -28,8 +28,8 @@ from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError, Sourc
 from ..storage.catalog_store import CatalogStore
 from ..storage.directory_root import DirectoryRoot
 from ..storage.event_hub import EventHub
-from ..storage.hdf5_file import is_growing_hdf5
 from ..storage.hdf5_root import Hdf5Root, hdf5_trees
+from ..storage.hdf5_signature import is_growing_hdf5, is_hdf5
 from ..storage.hdf5_worker import Hdf5Worker
 from ..storage.root import Root
 from ..storage.threaded_source import ThreadedSource
@@ -283,16 +283,8 @@ def _check_root(config: PublisherConfig, statedir: Path) -> None:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """Has it the signature, at the start or after a user block (512 bytes, or that doubled)?"""
-    nbytes = path.stat().st_size
-    position = 0
     with path.open("rb") as file:
-        while position < nbytes:
-            file.seek(position)
-            if file.read(8) == b"\x89HDF\r\n\x1a\n":
-                return True
-            position = position * 2 or 512
-    return False
+        return is_hdf5(file.fileno())
 
 
 def _lock_statedir(statedir: Path) -> int:

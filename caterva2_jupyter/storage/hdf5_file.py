@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from ..core.attributes import attrs_tag
 from ..core.blocks import BlockRecord, checksum_seed
 from ..core.chunk_grid import ChunkProjection
 from ..core.codec import encode_blocks, encode_strings
-from ..core.metadata import Entry, Geometry, dataset_id
+from ..core.metadata import HDF5_MEDIA_TYPE, Entry, Geometry, dataset_id
 from ..errors import (
     AccessDeniedError,
     DatasetChangedError,
@@ -38,50 +37,12 @@ from .hdf5_tree import Hdf5Tree, Outside, Placed, Target, dimension_names, place
 from .hdf5_worker import Hdf5Worker, StoredDataset
 from .safe_open import OpenedPath, open_file, read_at
 
-__all__ = ["HDF5_MEDIA_TYPE", "Hdf5File", "is_growing_hdf5", "is_hdf5"]
+__all__ = ["Hdf5File"]
 
-HDF5_MEDIA_TYPE = "application/x-hdf5"
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SWMR_FLAG = 0x04
 _MAX_SOURCES = 10_000
 _MAX_EXTERNAL_HOPS = 16
 _MAX_TOLD_NBYTES = 16 << 10
 _MAX_READS = 8
-
-
-def is_hdf5(fd: int) -> bool:
-    """Does an open file have HDF5's signature, at 0 or behind a user block?"""
-    return _superblock(fd) is not None
-
-
-def is_growing_hdf5(path: Path) -> bool:
-    """Is it an HDF5 file that a SWMR writer has open? Its superblock says so, and readers may come in."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return False
-        offset = _superblock(fd)
-        # Signature, version (3 and later have flags), sizes of offsets and of lengths, flags.
-        head = b"" if offset is None else os.pread(fd, 12, offset)
-        return len(head) == 12 and head[8] >= 3 and bool(head[11] & _SWMR_FLAG)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-def _superblock(fd: int) -> int | None:
-    """Where HDF5's signature is; None when it is nowhere."""
-    size = os.fstat(fd).st_size
-    offset = 0
-    while offset < size and offset <= 1 << 30:
-        if os.pread(fd, 8, offset) == _SIGNATURE:
-            return offset
-        offset = offset * 2 or 512
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from ..core.codec import encode_blocks, encode_strings
 from ..core.dtypes import VLEN_UTF8, is_vlen
 from ..core.events import Event
 from ..core.metadata import Entry, Geometry, Layout, dataset_id
-from ..core.paths import parent, parse_path
+from ..core.paths import is_at_or_below, parent, parse_path
 from ..errors import DatasetChangedError, UnsupportedDatasetError
 from .root import KnownEntry, Root, StoredFile
 
@@ -131,7 +131,7 @@ class MemoryRoot(Root):
             When nothing is there.
         """
         with self._lock:
-            gone = [p for p in self._datasets if _is_at_or_below(p, path)]
+            gone = [p for p in self._datasets if is_at_or_below(p, path)]
             if not gone:
                 raise KeyError(path)
             self._datasets = {p: d for p, d in self._datasets.items() if p not in gone}
@@ -168,7 +168,7 @@ class MemoryRoot(Root):
         stamps = {k.entry.path: k.stamp for k in known}
 
         def is_looked_at(path: str) -> bool:
-            return any(_is_at_or_below(path, prefix) for prefix in prefixes)
+            return any(is_at_or_below(path, prefix) for prefix in prefixes)
 
         listed = {path: entry for path, entry in self._listed().items() if is_looked_at(path)}
         for path, entry in listed.items():
@@ -215,10 +215,6 @@ class MemoryRoot(Root):
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def _is_at_or_below(path: str, prefix: str) -> bool:
-    return not prefix or path == prefix or path.startswith(f"{prefix}/")
 
 
 def _for_listing(entry: Entry) -> Entry:

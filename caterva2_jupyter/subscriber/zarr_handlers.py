@@ -27,7 +27,7 @@ from ..compute.netcdf_dimensions import (
 )
 from ..compute.zarr_metadata import array_metadata, chunk_selection, chunk_shape, group_metadata, unique_names
 from ..core.catalog import MAX_PAGE, CatalogQuery
-from ..core.metadata import Entry
+from ..core.metadata import HDF5_MEDIA_TYPE, Entry
 from ..core.paths import parent, split_address
 from ..core.source import Source
 from ..core.wire import ReadRequest
@@ -52,7 +52,6 @@ Runner = Callable[..., Awaitable[Any]]
 
 MAX_MEMBERS = 100_000
 MAX_CHUNK_NBYTES = 256 << 20
-_HDF5_TYPE = "application/x-hdf5"
 _METADATA = "zarr.json"
 _CHUNK = re.compile(r"(.*)/c((?:/\d{1,18})*)", re.ASCII | re.DOTALL)
 
@@ -113,7 +112,7 @@ class ZarrAnswers(SourceAnswers):
     async def _listed(self, source: Source, entry: Entry) -> tuple[Entry, list[Entry]]:
         """The HDF5 file, or the directory, that an entry is in, and all that is below that."""
         top = entry
-        while "hdf5" in top.storage and top.media_type != _HDF5_TYPE and top.path:
+        while "hdf5" in top.storage and top.media_type != HDF5_MEDIA_TYPE and top.path:
             above = parent(top.path)
             top = await source.entry(above) if above else await _top(source)
         if "hdf5" not in entry.storage:

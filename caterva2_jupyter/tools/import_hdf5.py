@@ -38,7 +38,7 @@ from ..core.dtypes import is_vlen
 from ..core.exact_attributes import MAX_METALAYERS, to_metalayers
 from ..core.group_file import GROUP_FILE, format_group_file
 from ..core.metadata import Entry, Geometry
-from ..core.paths import join, parent
+from ..core.paths import is_at_or_below, join, parent
 from ..core.paths import name as last_name
 from ..core.selection import Selection
 from ..errors import IntegrityError, UnsupportedDatasetError
@@ -311,7 +311,7 @@ class _Import:
             return False
         if entry.target or inside.strip("/") != entry.path:
             goal = inside.strip("/")
-            if _is_below(entry.path, goal):
+            if is_at_or_below(entry.path, goal):
                 self.report.skip(entry.path, f"a link to '{goal or '/'}', which it is in", kept=True)
             else:
                 self.links.append((entry.path, goal))
@@ -545,10 +545,6 @@ def _fill_of(entry: Entry, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if "fillvalue" in entry.storage and dtype.kind != "S":
         out[()] = decode_attr(entry.storage["fillvalue"])
     return out
-
-
-def _is_below(path: str, group: str) -> bool:
-    return not group or path == group or path.startswith(f"{group}/")
 
 
 def _how(nmoved: int, nchunks: int) -> str:

@@ -23,7 +23,7 @@ from ..client.session import Session, find_session
 from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
 from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name, shape_of
 from ..core.catalog import MAX_PAGE, CatalogQuery
-from ..core.metadata import Entry
+from ..core.metadata import HDF5_MEDIA_TYPE, Entry
 from ..core.paths import parent, parse_path
 from ..core.selection import AxisRange, Selection
 from ..errors import ConfigError, DatasetChangedError, DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
@@ -32,7 +32,6 @@ from .variables import is_hdf5, make_variable
 
 __all__ = ["Decoding", "Opened", "open_target"]
 
-_HDF5_TYPE = "application/x-hdf5"
 MAX_FIRST_NBYTES = 16 << 20
 """Coordinates that are larger are read by themselves, by several requests at once."""
 MAX_ALL_FIRST_NBYTES = 256 << 20
@@ -202,7 +201,7 @@ def _version_of(session: Session, root: str, entry: Entry) -> str:
 
 def _file_of(session: Session, root: str, entry: Entry) -> str:
     """Path of the file that a group or array is in, or of the group itself when it is a directory."""
-    if not is_hdf5(entry) or entry.media_type == _HDF5_TYPE:
+    if not is_hdf5(entry) or entry.media_type == HDF5_MEDIA_TYPE:
         return entry.path
     inside = str(entry.storage["hdf5"]).strip("/")
     if not inside:
@@ -213,7 +212,7 @@ def _file_of(session: Session, root: str, entry: Entry) -> str:
     # It is reached through a link.
     while path:
         path = parent(path)
-        if session.service.entry(root, path).media_type == _HDF5_TYPE:
+        if session.service.entry(root, path).media_type == HDF5_MEDIA_TYPE:
             break
     return path
 
