@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..compute.stored_expression import EXPRESSION_KEY, MAX_STORED_NBYTES, StoredExpression
 from ..core.assembly import Assembler
@@ -22,12 +21,14 @@ from ..core.metadata import Entry
 from ..core.selection import AxisRange, Selection
 from ..errors import IntegrityError, InvalidPathError, RequestError, UnsupportedDatasetError
 from .blosc2_file import open_frame, settled_generation
-from .directory_root import DirectoryRoot, StoredTreeFactory
+from .directory_entries import EntryDescriber, Place, StampedEntry
+from .directory_root import DirectoryRoot
 from .generation import Generation
 from .plain_file import PART_NBYTES
 from .published_expression import is_published_expression, published_expression
 from .root import StoredFile
 from .safe_open import open_file, read_at
+from .stored_tree import StoredTreeFactory
 
 __all__ = ["INCOMING", "PACKED_SUFFIX", "AreaRoot", "is_packed"]
 
@@ -41,6 +42,59 @@ _UNPACKED_NBYTES = 4 << 20
 def is_packed(entry: Entry) -> bool:
     """Is it a file that is stored compressed, as ``NAME.b2``?"""
     return bool(entry.storage.get("packed"))
+
+
+class AreaDescriber(EntryDescriber):
+    """What a file of an area is: as in any directory, but for packed files and expressions."""
+
+    def describe(self, place: Place) -> list[StampedEntry]:
+        if place.path.endswith(ARRAY_SUFFIX):
+            return self._describe_array(place)
+        return self._describe_packed(place) if place.path + PACKED_SUFFIX == place.real else super().describe(place)
+
+    def _describe_array(self, place: Place) -> list[StampedEntry]:
+        """An array's file, which may hold an expression: what it comes to is not known here."""
+        with open_file(self._directory, place.real) as file:
+            generation = settled_generation(file.fd)
+            nbytes = min(file.status.st_size, MAX_STORED_NBYTES + 1)
+            head = read_at(file.fd, min(nbytes, 64), 0)
+            data = read_at(file.fd, nbytes, 0) if StoredExpression.is_stored(head) else b""
+        try:
+            if data:
+                stored = StoredExpression.from_bytes(data)
+            else:
+                with open_frame(self._directory, place.real) as frame:
+                    header, vlmeta = frame.read_metadata()
+                    generation = frame.generation
+                if not is_published_expression(header):
+                    return self.describe_frame(place)
+                stored = published_expression(header, vlmeta, self._directory)
+        except UnsupportedDatasetError as error:
+            return [(self.unsupported(place, str(error), generation), generation.stamp)]
+        except (IntegrityError, RequestError, InvalidPathError) as error:
+            if not data and not isinstance(error, (RequestError, InvalidPathError)):
+                return self.describe_frame(place)
+            entry = self.unsupported(place, f"an expression that cannot be used: {error}", generation)
+            return [(entry, generation.stamp)]
+        entry = self.stored(place, "array", generation, geometry=stored.geometry)
+        storage = {EXPRESSION_KEY: stored.to_json()}
+        return [(replace(entry, cbytes=0, media_type="", storage=storage), generation.stamp)]
+
+    def _describe_packed(self, place: Place) -> list[StampedEntry]:
+        ((entry, stamp),) = self.describe_frame(place)
+        media_type, encoding = self._types.guess_type(place.path)
+        entry = replace(
+            entry,
+            media_type="" if encoding or media_type is None else media_type,
+            storage={**entry.storage, "packed": True},
+        )
+        return [(entry, stamp)]
+
+    def unsupported(self, place: Place, reason: str, generation: Generation | None = None) -> Entry:
+        entry = super().unsupported(place, reason, generation)
+        if place.path + PACKED_SUFFIX == place.real:
+            return replace(entry, storage={"packed": True})
+        return entry
 
 
 class AreaRoot(DirectoryRoot):
@@ -58,6 +112,7 @@ class AreaRoot(DirectoryRoot):
     # Whatever is uploaded is shown, whatever its name; what is not complete is elsewhere.
     _temporary = re.compile(r"\.caterva2.*|\.nfs[0-9a-f]+|\.fuse_hidden.*", re.DOTALL)
 
+    _describer_class = AreaDescriber
     _decodes = False
 
     def __init__(self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None) -> None:
@@ -86,7 +141,7 @@ class AreaRoot(DirectoryRoot):
 
         return [item for item in items if not is_shadowed(item[0], item[1])]
 
-    def _listed(self, place: Any, status: os.stat_result) -> Any:
+    def _listed(self, place: Place, status: os.stat_result) -> Place:
         if stat.S_ISREG(status.st_mode) and _is_packed_name(place.real) and place.path.endswith(PACKED_SUFFIX):
             return replace(place, path=place.path[: -len(PACKED_SUFFIX)])
         return place
@@ -94,60 +149,11 @@ class AreaRoot(DirectoryRoot):
     def _stored_at(self, entry: Entry) -> str:
         return entry.path + PACKED_SUFFIX if is_packed(entry) else entry.path
 
-    def _describer(self, place: Any) -> Callable[[Any], list[tuple[Entry, str]]]:
-        if place.path.endswith(ARRAY_SUFFIX):
-            return self._describe_array
-        return self._describe_packed if place.path + PACKED_SUFFIX == place.real else super()._describer(place)
-
-    def _describe_array(self, place: Any) -> list[tuple[Entry, str]]:
-        """An array's file, which may hold an expression: what it comes to is not known here."""
-        with open_file(self.watched, place.real) as file:
-            generation = settled_generation(file.fd)
-            nbytes = min(file.status.st_size, MAX_STORED_NBYTES + 1)
-            head = read_at(file.fd, min(nbytes, 64), 0)
-            data = read_at(file.fd, nbytes, 0) if StoredExpression.is_stored(head) else b""
-        try:
-            if data:
-                stored = StoredExpression.from_bytes(data)
-            else:
-                with open_frame(self.watched, place.real) as frame:
-                    header, vlmeta = frame.read_metadata()
-                    generation = frame.generation
-                if not is_published_expression(header):
-                    return self._describe_frame(place)
-                stored = published_expression(header, vlmeta, self.watched)
-        except UnsupportedDatasetError as error:
-            return [(self._unsupported(place, str(error), generation), generation.stamp)]
-        except (IntegrityError, RequestError, InvalidPathError) as error:
-            if not data and not isinstance(error, (RequestError, InvalidPathError)):
-                return self._describe_frame(place)
-            entry = self._unsupported(place, f"an expression that cannot be used: {error}", generation)
-            return [(entry, generation.stamp)]
-        entry = self._stored(place, "array", generation, geometry=stored.geometry)
-        storage = {EXPRESSION_KEY: stored.to_json()}
-        return [(replace(entry, cbytes=0, media_type="", storage=storage), generation.stamp)]
-
-    def _describe_packed(self, place: Any) -> list[tuple[Entry, str]]:
-        ((entry, stamp),) = self._describe_frame(place)
-        media_type, encoding = self._types.guess_type(place.path)
-        entry = replace(
-            entry,
-            media_type="" if encoding or media_type is None else media_type,
-            storage={**entry.storage, "packed": True},
-        )
-        return [(entry, stamp)]
-
-    def _unsupported(self, place: Any, reason: str, generation: Generation | None = None) -> Entry:
-        entry = super()._unsupported(place, reason, generation)
-        if place.path + PACKED_SUFFIX == place.real:
-            return replace(entry, storage={"packed": True})
-        return entry
-
     def read_file(self, entry: Entry, start: int, stop: int | None) -> StoredFile:
         """The bytes of a file: of a packed one, those in it."""
         if not is_packed(entry) or entry.geometry is None:
             return super().read_file(entry, start, stop)
-        with self._stored_bytes(entry) as (_, generation):
+        with self._files.stored_bytes(entry) as (_, generation):
             nbytes = entry.geometry.nbytes
         stop = nbytes if stop is None else min(stop, nbytes)
         return StoredFile(nbytes, entry.version, generation.mtime_ns, self._unpacked(entry, max(start, 0), stop))

@@ -90,7 +90,7 @@ def test_frames_are_closed_after_a_while_and_when_there_are_many(tmp_path: Path)
     now = [0.0]
     frames = OpenFrames(lambda: now[0])
     root = DirectoryRoot(tmp_path, "owner")
-    root._open_frames = frames
+    root._files._open_frames = frames
     for number in range(MAX_FRAMES + 3):
         write(tmp_path / f"{number:02}.b2nd")
     for entry in [entry for entry, _ in root.scan([]) if entry.kind == "array"]:
