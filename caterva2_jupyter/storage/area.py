@@ -1,29 +1,22 @@
 """Writing to an area's directory: uploads, copies, moves, removals, each of them complete or not there.
 
-What is written is written aside, in a directory of this process inside the area's own, and renamed into place
-when it is complete and on disk; what a process left behind that was killed is removed by the next one. Every
-directory is opened by the rules of ``safe_open`` and everything done relative to it, so no link leads out. The
-bytes that all areas take together are bounded by one `Quota`. Everything blocks: callers are threads. What is listed
+What is written is written aside (``staging``, ``upload``) and renamed into place here, when it is complete and on disk.
+Every directory is opened by the rules of ``safe_open`` and everything done relative to it, so no link leads out. The
+bytes that all areas take together are bounded by one ``Quota``. Everything blocks: callers are threads. What is listed
 is ``area_root``'s business.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import shutil
 import stat
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import blosc2
 
 from ..core.group_file import GROUP_FILE
 from ..core.paths import MAX_NAME_BYTES, join, name, parent, parse_path
@@ -33,92 +26,17 @@ from ..errors import (
     DatasetNotFoundError,
     InvalidPathError,
     SourceUnavailableError,
-    TooLargeError,
 )
 from .area_root import INCOMING, PACKED_SUFFIX
+from .quota import Quota
 from .safe_open import OpenedPath, open_directory, open_file, read_at
+from .staging import Staged, Staging, in_words, is_kept_as_it_is, sync_path
+from .upload import Upload
 
-__all__ = ["Area", "Quota", "QuotaExceededError", "Upload"]
+__all__ = ["Area"]
 
-QUOTA_TEXT = "Upload failed because quota limit has been exceeded."
-_FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
-_FRAME_MAGIC = b"b2frame\0"
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# Of files that may begin with something else (a user block).
-_HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".nxs", ".cdf")
-_HEAD_NBYTES = 16
-_MIN_CHUNK_NBYTES, _MAX_CHUNK_NBYTES = 4 << 20, 64 << 20
-_CHUNKS_AIMED_AT = 2048
 _COPIED_AT_ONCE_NBYTES = 8 << 20
 _MAX_DEPTH = 200
-
-
-class QuotaExceededError(TooLargeError):
-    """The areas would take more bytes than they may."""
-
-
-class Quota:
-    """The bytes that areas take together, and may take. Thread safe.
-
-    Parameters
-    ----------
-    limit_nbytes : int or None
-        None: no limit.
-    directories : sequence of Path
-        Of the areas; counted with everything below.
-
-    Attributes
-    ----------
-    lock : RLock
-        Held while names change, so that what is counted is what is there.
-    """
-
-    def __init__(self, limit_nbytes: int | None, directories: Iterable[Path]) -> None:
-        self.limit_nbytes = limit_nbytes
-        self.lock = threading.RLock()
-        self._directories = tuple(directories)
-        self._held_nbytes = 0
-        self._counted: int | None = None
-
-    @property
-    def usage_nbytes(self) -> int:
-        """Bytes of all files that are there, and of what is being written."""
-        with self.lock:
-            if self._counted is None:
-                self._counted = sum(_tree_nbytes(directory) for directory in self._directories)
-            return self._counted + self._held_nbytes
-
-    def recount(self) -> None:
-        """Others may have written to the directories, or something went."""
-        with self.lock:
-            self._counted = None
-
-    def hold(self, nbytes: int) -> None:
-        """Count bytes that are about to be written.
-
-        Raises
-        ------
-        QuotaExceededError
-        """
-        with self.lock:
-            if self.limit_nbytes is not None and self.usage_nbytes + nbytes > self.limit_nbytes:
-                raise QuotaExceededError(QUOTA_TEXT)
-            self._held_nbytes += nbytes
-
-    def release(self, nbytes: int) -> None:
-        with self.lock:
-            self._held_nbytes -= nbytes
-
-    def check(self, nbytes: int) -> None:
-        """Could that many more bytes be written?
-
-        Raises
-        ------
-        QuotaExceededError
-        """
-        self.recount()
-        self.hold(nbytes)
-        self.release(nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +75,7 @@ class Area:
 
     def __init__(self, directory: Path, label: str, quota: Quota) -> None:
         self.directory, self.label, self.quota = Path(os.path.abspath(directory)), label, quota
-        self._incoming: Path | None = None
-        self._lock_fd = -1
+        self._staging = Staging(self.directory, label, quota)
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -166,11 +83,7 @@ class Area:
 
     def close(self) -> None:
         """Drop what was not completed."""
-        with self.quota.lock:
-            if self._incoming is not None:
-                shutil.rmtree(self._incoming, ignore_errors=True)
-                self._incoming = None
-                os.close(self._lock_fd)
+        self._staging.close()
 
     # What is there
 
@@ -212,8 +125,13 @@ class Area:
         SourceUnavailableError
         """
         self._check_goal(path, overwrite=overwrite)
-        self.quota.check(nbytes if nbytes is not None and _is_kept_as_it_is(path) else 0)
-        return Upload(self, path, nbytes, overwrite)
+        self.quota.check(nbytes if nbytes is not None and is_kept_as_it_is(path) else 0)
+
+        def complete(staged: Staged, is_packed: bool) -> None:
+            found = _Found("", os.stat(staged.path), is_packed)
+            self._complete(staged, found, path, overwrite=overwrite)
+
+        return Upload(self._staging.stage(), path, nbytes, self.label, complete)
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those that it is in; fine when it is there.
@@ -286,7 +204,7 @@ class Area:
         if goal_area is self and (goal == path or (found.is_directory and goal.startswith(path + "/"))):
             raise ConflictError(f"{path!r} cannot be copied onto or into itself")
         goal_area.quota.recount()
-        with goal_area._staged() as staged:
+        with goal_area._staging.stage() as staged:
             if found.is_directory:
                 self._copy_directory(path, staged.path, staged)
             else:
@@ -320,7 +238,7 @@ class Area:
 
     # Copies
 
-    def _copy_directory(self, path: str, target: Path, staged: _Staged, depth: int = 0) -> None:
+    def _copy_directory(self, path: str, target: Path, staged: Staged, depth: int = 0) -> None:
         if depth > _MAX_DEPTH:
             raise ConflictError(f"directories in {path[:80]!r} are too deep")
         target.mkdir()
@@ -341,9 +259,9 @@ class Area:
                     self._copy_directory(below, target / child, staged, depth + 1)
                 else:
                     self._copy_file(below, target / child, staged)
-        _sync_path(target)
+        sync_path(target)
 
-    def _copy_file(self, path: str, target: Path, staged: _Staged) -> None:
+    def _copy_file(self, path: str, target: Path, staged: Staged) -> None:
         with open_file(self.directory, path) as source:
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -374,7 +292,7 @@ class Area:
                 raise
             if error.errno == errno.EXDEV:
                 raise
-            raise _in_words(error, self.label) from error
+            raise in_words(error, self.label) from error
 
     def _parent(self, path: str) -> OpenedPath:
         """The open directory that a path is in."""
@@ -434,7 +352,7 @@ class Area:
         if not stat.S_ISDIR(os.stat(child, dir_fd=directory.fd, follow_symlinks=False).st_mode):
             os.unlink(child, dir_fd=directory.fd)
             return None
-        aside = self._aside() / secrets.token_hex(8)
+        aside = self._staging.directory() / secrets.token_hex(8)
         try:
             os.rename(child, aside, src_dir_fd=directory.fd)
         except OSError as error:
@@ -454,44 +372,7 @@ class Area:
 
     # What is not complete yet
 
-    def _aside(self) -> Path:
-        """This process's directory for what is not complete; those of processes that are gone are removed."""
-        with self.quota.lock:
-            if self._incoming is not None:
-                return self._incoming
-            incoming = self.directory / INCOMING
-            if incoming.is_symlink():
-                raise SourceUnavailableError(f"area {self.label} cannot be written to: {INCOMING} is a link")
-            incoming.mkdir(mode=0o700, exist_ok=True)
-            for left in incoming.iterdir():
-                _remove_abandoned(left)
-            own = incoming / f"{os.getpid()}-{secrets.token_hex(4)}"
-            own.mkdir(mode=0o700)
-            self._lock_fd = os.open(own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._incoming = own
-            return own
-
-    @contextmanager
-    def _staged(self) -> Iterator[_Staged]:
-        """A name aside for something to be made; removed again, and its bytes given back, in the end."""
-        try:
-            staged = _Staged(self.quota, self._aside() / secrets.token_hex(8))
-        except OSError as error:
-            if isinstance(error, SourceUnavailableError):
-                raise
-            raise _in_words(error, self.label) from error
-        try:
-            yield staged
-        except OSError as error:
-            if isinstance(error, (DatasetNotFoundError, AccessDeniedError, SourceUnavailableError)):
-                raise
-            raise _in_words(error, self.label) from error
-        finally:
-            staged.close()
-
-    def _complete(self, staged: _Staged, what: _Found, goal: str, *, overwrite: bool) -> None:
+    def _complete(self, staged: Staged, what: _Found, goal: str, *, overwrite: bool) -> None:
         """Put what is complete and on disk in its place."""
         with self._writing(), self._make(parent(goal)) as target:
             aside = os.open(staged.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -500,207 +381,6 @@ class Area:
                 staged.release()  # from here on it is counted as what is there
             finally:
                 os.close(aside)
-
-
-class _Staged:
-    """Something that is being made aside, and the bytes that are counted for it."""
-
-    def __init__(self, quota: Quota, path: Path) -> None:
-        self._quota, self.path = quota, path
-        self._held_nbytes = 0
-
-    def hold(self, nbytes: int) -> None:
-        self._quota.hold(nbytes)
-        self._held_nbytes += nbytes
-
-    def release(self) -> None:
-        self._quota.release(self._held_nbytes)
-        self._held_nbytes = 0
-
-    def close(self) -> None:
-        self.release()
-        if self.path.is_dir():
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
-            self.path.unlink(missing_ok=True)
-
-
-class _RawSink:
-    """A file as it is."""
-
-    def __init__(self, staged: _Staged) -> None:
-        self._staged = staged
-        self._fd = os.open(staged.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def write(self, data: bytes | bytearray) -> None:
-        self._staged.hold(len(data))
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-    def finish(self) -> None:
-        if self._fd >= 0:
-            os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class _PackedSink:
-    """A frame of the file's bytes, a chunk at a time."""
-
-    def __init__(self, staged: _Staged, nbytes: int | None) -> None:
-        self._staged = staged
-        self._chunk_nbytes = _MIN_CHUNK_NBYTES
-        while self._chunk_nbytes < min(_MAX_CHUNK_NBYTES, (nbytes or 0) // _CHUNKS_AIMED_AT):
-            self._chunk_nbytes *= 2
-        self._waiting = bytearray()
-        self._frame: blosc2.SChunk | None = None
-        self._stored_nbytes = 0
-
-    def write(self, data: bytes | bytearray) -> None:
-        self._waiting += data
-        while len(self._waiting) >= self._chunk_nbytes:
-            self._append(bytes(memoryview(self._waiting)[: self._chunk_nbytes]))
-            del self._waiting[: self._chunk_nbytes]
-
-    def finish(self) -> None:
-        if self._waiting or self._frame is None:
-            self._append(bytes(self._waiting))
-        self._frame = None
-        self._waiting = bytearray()
-        os.chmod(self._staged.path, 0o600)
-        _sync_path(self._staged.path)
-
-    def close(self) -> None:
-        self._frame = None
-
-    def _append(self, chunk: bytes) -> None:
-        if self._frame is None:
-            self._frame = blosc2.SChunk(
-                # A file that is one short chunk is a chunk of that length, as the older system has it.
-                chunksize=max(1, min(self._chunk_nbytes, len(chunk))),
-                urlpath=str(self._staged.path),
-                contiguous=True,
-                mode="w",
-                cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, typesize=1, nthreads=1),
-                dparams=blosc2.DParams(nthreads=1),
-            )
-        if chunk:
-            self._frame.append_data(chunk)
-        stored = os.stat(self._staged.path).st_size
-        self._staged.hold(stored - self._stored_nbytes)
-        self._stored_nbytes = stored
-
-
-class Upload:
-    """A file that is being written. Made by ``Area.begin``; a context manager that drops what was not committed.
-
-    Whether it is kept as it is (Blosc2 frames, HDF5) or packed (any other) is told by its name and its first bytes.
-    """
-
-    def __init__(self, area: Area, path: str, nbytes: int | None, overwrite: bool) -> None:
-        self._area, self.path, self._overwrite = area, path, overwrite
-        self._nbytes = nbytes
-        self._staging = area._staged()
-        self._staged: _Staged | None = self._staging.__enter__()
-        self._head = bytearray()
-        self._sink: _RawSink | _PackedSink | None = None
-        self.received_nbytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-    def write(self, data: bytes | bytearray) -> None:
-        """More of the file.
-
-        Raises
-        ------
-        QuotaExceededError
-        SourceUnavailableError
-            When it cannot be written (a full disk).
-        """
-        self.received_nbytes += len(data)
-        with self._in_words():
-            if self._sink is None:
-                self._head += data
-                if len(self._head) < _HEAD_NBYTES:
-                    return
-                self._open().write(self._head)
-                self._head.clear()
-            else:
-                self._sink.write(data)
-
-    def commit(self) -> str:
-        """All of it has come: put it on disk, then in its place.
-
-        Returns
-        -------
-        str
-            The path that it is shown at.
-
-        Raises
-        ------
-        ConflictError
-            When something is there by now that it may not replace.
-        QuotaExceededError, SourceUnavailableError
-        """
-        assert self._staged is not None
-        try:
-            with self._in_words():
-                sink = self._open()
-                if self._head:
-                    sink.write(self._head)
-                    self._head.clear()
-                sink.finish()
-            what = _Found("", os.stat(self._staged.path), is_packed=isinstance(sink, _PackedSink))
-            self._area._complete(self._staged, what, self.path, overwrite=self._overwrite)
-        finally:
-            self.abort()
-        is_frame_of_file = self.path.endswith(PACKED_SUFFIX) and not what.is_packed
-        return self.path[: -len(PACKED_SUFFIX)] if is_frame_of_file else self.path
-
-    def abort(self) -> None:
-        """Drop it; nothing happens when that was done, or it was committed."""
-        if self._staged is not None:
-            self._staged = None
-            if self._sink is not None:
-                self._sink.close()
-            self._staging.__exit__(None, None, None)
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, (SourceUnavailableError, AccessDeniedError, DatasetNotFoundError)):
-                raise
-            raise _in_words(error, self._area.label) from error
-
-    def _open(self) -> _RawSink | _PackedSink:
-        assert self._staged is not None
-        if self._sink is None:
-            is_raw = _is_kept_as_it_is(self.path, bytes(self._head[:_HEAD_NBYTES]))
-            self._sink = _RawSink(self._staged) if is_raw else _PackedSink(self._staged, self._nbytes)
-        return self._sink
-
-
-def _is_kept_as_it_is(path: str, head: bytes = b"") -> bool:
-    lower = path.lower()
-    if name(path) == GROUP_FILE:
-        return True
-    if path.endswith(PACKED_SUFFIX):
-        return head[2:10] == _FRAME_MAGIC
-    return path.endswith(_FRAME_SUFFIXES) or lower.endswith(_HDF5_SUFFIXES) or head.startswith(_HDF5_MAGIC)
 
 
 def _check_names(path: str) -> None:
@@ -733,21 +413,6 @@ def _exists(goal: str, label: str) -> ConflictError:
     return ConflictError(f"there is {goal!r} in area {label} already: say overwrite, or choose another name")
 
 
-def _in_words(error: OSError | RuntimeError, label: str) -> Exception:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return SourceUnavailableError(f"the disk of area {label} is full")
-    if number in (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR):
-        return ConflictError(f"something else is there in area {label}: remove it first")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return AccessDeniedError(f"area {label} cannot be written to there: {os.strerror(number)}")
-    if number in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
-        return InvalidPathError(f"nothing in area {label} can have that name")
-    if number == errno.ENOENT:
-        return DatasetNotFoundError(f"it is not there any more in area {label}")
-    return SourceUnavailableError(f"area {label} cannot be written to: {error}")
-
-
 def _copy_part(source: int, target: int, position: int, count: int) -> int:
     copy: Callable[..., int] | None = getattr(os, "copy_file_range", None)
     if copy is not None:
@@ -766,43 +431,3 @@ def _copy_part(source: int, target: int, position: int, count: int) -> int:
 def _sync(fd: int) -> None:
     with suppress(OSError):  # not every file system can
         os.fsync(fd)
-
-
-def _sync_path(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _remove_abandoned(left: Path) -> None:
-    """Remove what a process left that is gone: nobody has the lock."""
-    try:
-        fd = os.open(left / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return  # being made, or removed, at this moment
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
-    else:
-        shutil.rmtree(left, ignore_errors=True)
-    finally:
-        os.close(fd)
-
-
-def _tree_nbytes(directory: Path) -> int:
-    """Bytes of all files below a directory, but for what is not complete yet."""
-    total = 0
-    if not directory.is_dir():
-        return total
-    for _, names, files, fd in os.fwalk(directory, onerror=lambda error: None):
-        if INCOMING in names:
-            names.remove(INCOMING)
-        for file in files:
-            with suppress(OSError):
-                status = os.stat(file, dir_fd=fd, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    total += status.st_size
-    return total

@@ -20,7 +20,8 @@ from ..errors import (
     NotFoundError,
     RequestError,
 )
-from ..storage.area import QuotaExceededError, Upload
+from ..storage.quota import QuotaExceededError
+from ..storage.upload import Upload
 from ..web.source_handlers import Limits, PlainFileAnswers, SourceAnswers
 from ..web.uploads import MultipartFile, StreamedBody
 from .areas import AreaSource, goal_in, has_suffix

@@ -31,12 +31,14 @@ from ..errors import (
     SourceUnavailableError,
     UnsupportedDatasetError,
 )
-from ..storage.area import Area, Quota, Upload
+from ..storage.area import Area
 from ..storage.area_root import AreaRoot, is_packed
 from ..storage.catalog_store import CatalogStore
 from ..storage.event_hub import EventHub
 from ..storage.hdf5_root import hdf5_trees
 from ..storage.hdf5_worker import Hdf5Worker
+from ..storage.quota import Quota
+from ..storage.upload import Upload
 from ..web.compute_pool import ComputePool
 from .frames import FrameMaker
 from .permissions import AREAS, PERSONAL, Visitor

@@ -22,10 +22,11 @@ from caterva2_jupyter.errors import (
     InvalidPathError,
     TooLargeError,
 )
-from caterva2_jupyter.storage.area import Area, Quota
+from caterva2_jupyter.storage.area import Area
 from caterva2_jupyter.storage.area_root import INCOMING, AreaRoot
 from caterva2_jupyter.storage.hdf5_root import hdf5_trees
 from caterva2_jupyter.storage.hdf5_worker import Hdf5Worker
+from caterva2_jupyter.storage.quota import Quota
 
 
 @pytest.fixture
