@@ -31,6 +31,7 @@ from traitlets import List, Unicode
 from ..config import Address, SubscriberConfig, load_config, parse_nbytes
 from ..errors import ConfigError, SourceUnavailableError
 from ..web.access import bearer_token
+from ..web.openapi import openapi_routes
 from ..web.service import JsonAnswers
 from ..web.source_handlers import SourceAnswers, bind, is_socket
 from .connection_file import ConnectionFile
@@ -109,30 +110,32 @@ class _Health(JsonAnswers, _Base):
         self.write_json({"status": self._status, "service": "subscriber"})
 
 
-class _Problem(JsonAnswers, _Base):
-    """Every route of a subscriber that cannot run."""
+class _Refusing(JsonAnswers, _Base):
+    """Every route of a subscriber that cannot run, or all that one does not have."""
 
-    def initialize(self, name: str, problem: str) -> None:
-        self._problem = problem
+    def initialize(self, name: str, error: Callable[[], Exception]) -> None:
+        self._error = error
         super().initialize(name=name)
-
-    def _tell(self) -> None:
-        raise SourceUnavailableError(self._problem)
 
     @web.authenticated
     @authorized(action="read", resource=RESOURCE)  # type: ignore[untyped-decorator]
     async def get(self, *args: str) -> None:
-        self._tell()
+        raise self._error()
 
     @web.authenticated
     @authorized(action="write", resource=RESOURCE)  # type: ignore[untyped-decorator]
     async def post(self, *args: str) -> None:
-        self._tell()
+        raise self._error()
+
+    @web.authenticated
+    @authorized(action="write", resource=RESOURCE)  # type: ignore[untyped-decorator]
+    async def put(self, *args: str) -> None:
+        raise self._error()
 
     @web.authenticated
     @authorized(action="write", resource=RESOURCE)  # type: ignore[untyped-decorator]
     async def delete(self, *args: str) -> None:
-        self._tell()
+        raise self._error()
 
 
 def _guard(answers: type[SourceAnswers]) -> Callable[[Verb], Verb]:
@@ -149,6 +152,10 @@ def _guard(answers: type[SourceAnswers]) -> Callable[[Verb], Verb]:
 def _reading(verb: Verb) -> Verb:
     allowed: Verb = authorized(action="read", resource=RESOURCE)(verb)
     return web.authenticated(allowed)
+
+
+def _bind_to_read(answers: type[JsonAnswers]) -> type[web.RequestHandler]:
+    return bind(answers, _Base, _reading)
 
 
 class SubscriberApp(ExtensionApp):
@@ -227,7 +234,8 @@ class SubscriberApp(ExtensionApp):
         health = {"status": "unavailable" if self._problem else "ok"}
         self.handlers.append((rf"{PREFIX}/api/v1/health", _Health, health))
         if self.service is None:
-            self.handlers.append((rf"{PREFIX}/(.*)", _Problem, {"problem": self._problem}))
+            problem = {"error": lambda: SourceUnavailableError(self._problem)}
+            self.handlers.append((rf"{PREFIX}/(.*)", _Refusing, problem))
             return
         from .area_handlers import area_routes
         from .guests import guest_routes
@@ -248,6 +256,9 @@ class SubscriberApp(ExtensionApp):
             base = _Socket if is_socket(answers) else _Base
             self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))
         self._add_pages(self.service)
+        self.handlers += openapi_routes("subscriber", self.handlers, PREFIX, _bind_to_read, {})
+        # Jupyter would redirect what ends with a slash, as some of the older routes do: here they are not there.
+        self.handlers.append((rf"{PREFIX}/(.*)", _Refusing, {"error": lambda: web.HTTPError(404)}))
 
     def _add_pages(self, service: SubscriberService) -> None:
         from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.web import RequestHandler
 
-from .access import Open
-from .service import Route, ServiceHandler
+from .access import AccessPolicy, Open
+from .service import JsonAnswers, Route, ServiceHandler
+from .source_handlers import bind
 
-__all__ = ["OPERATIONS", "describe", "mounted", "openapi_routes"]
+__all__ = ["OPERATIONS", "DocsAnswers", "OpenApiAnswers", "describe", "mounted", "openapi_routes"]
 
 VERBS = ("get", "head", "post", "put", "delete", "patch")
 _TYPES = {"int": "integer", "bool": "boolean", "list": "array", "map": "object"}
@@ -50,8 +51,8 @@ OPERATIONS: tuple[tuple[str, str, str, str, str], ...] = (
     ("HEAD /api/v1/files/{path}", "The same by a path of the URL.", "", "", "bytes"),
     ("PUT /api/v1/files/{path}", "Store the body as a file of an area; If-None-Match: * replaces nothing.", "", "bytes", "json=201 409 411 413"),
     ("DELETE /api/v1/files/{path}", "Remove a file or directory of an area.", "", "", "json"),
-    ("GET /api/v1/events", "A WebSocket of what changes in a root.", "root since?", "", "json=101 429"),
-    ("GET /api/v1/event-lines", "The same as lines of an answer without end.", "root since?", "", "lines 429"),
+    ("GET /api/v1/events", "A WebSocket of what changes in a root; of a subscriber without one: which roots there are.", "root? since?", "", "json=101 429"),
+    ("GET /api/v1/event-lines", "The same of a root as lines of an answer without end.", "root since?", "", "lines 429"),
     ("POST /api/v1/roots/{root}/announce", "Look at a path again.", "", "path?", "json"),
     ("POST /api/v1/roots/{root}/follow", "Follow a root.", "", "", "json"),
     ("DELETE /api/v1/roots/{root}/follow", "Follow a root no more.", "", "", "json"),
@@ -147,10 +148,10 @@ _REFUSALS = {
 }
 
 
-def mounted(routes: Iterable[Route], prefix: str = "") -> list[tuple[str, str]]:
+def mounted(routes: Iterable[tuple[Any, ...]], prefix: str = "") -> list[tuple[str, str]]:
     """Verb and pattern (``{}`` for what varies) of all that is mounted."""
     found = []
-    for pattern, handler, _ in routes:
+    for pattern, handler, *_ in routes:
         template = re.sub(r"\([^)]*\)", "{}", pattern.removeprefix(prefix).removesuffix("$")).replace("\\", "")
         template = template.removesuffix("?") or "/"
         for verb in VERBS:
@@ -168,7 +169,7 @@ _TABLE: Mapping[tuple[str, str], tuple[str, str, str, str, str]] = {
 }
 
 
-def describe(service: str, routes: Iterable[Route], prefix: str = "") -> dict[str, Any]:
+def describe(service: str, routes: Iterable[tuple[Any, ...]], prefix: str = "") -> dict[str, Any]:
     """The OpenAPI document of what is mounted.
 
     Parameters
@@ -256,21 +257,21 @@ def _body(text: str) -> dict[str, Any]:
     return {"required": True, "content": {form if is_form else "application/json": {"schema": schema}}}
 
 
-class _OpenApiHandler(ServiceHandler):
+class OpenApiAnswers(JsonAnswers):
     """``GET /openapi.json``."""
 
-    def initialize(self, document: dict[str, Any]) -> None:  # type: ignore[override]
-        super().initialize(policy=Open())
+    def initialize(self, document: dict[str, Any], **kwargs: Any) -> None:
+        super().initialize(**kwargs)
         self.document = document
 
-    async def get(self) -> None:
+    async def answer_get(self) -> None:
         self.write_json(self.document)
 
 
-class _DocsHandler(_OpenApiHandler):
+class DocsAnswers(OpenApiAnswers):
     """``GET /docs``: the same to be read, with nothing from elsewhere."""
 
-    async def get(self) -> None:
+    async def answer_get(self) -> None:
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.write(_page(self.document))
 
@@ -293,12 +294,33 @@ def _page(document: Mapping[str, Any]) -> str:
     )
 
 
-def openapi_routes(service: str, routes: Iterable[Route], prefix: str = "") -> list[Route]:
-    """The two routes that tell of all routes, themselves included."""
+def openapi_routes(
+    service: str,
+    routes: Iterable[tuple[Any, ...]],
+    prefix: str = "",
+    mount: Callable[[type[OpenApiAnswers]], type[RequestHandler]] = lambda answers: bind(answers, ServiceHandler),
+    policy: Mapping[str, AccessPolicy] = {"policy": Open()},
+) -> list[Route]:
+    """The two routes that tell of all routes, themselves included.
+
+    Parameters
+    ----------
+    service : str
+        "broker", "publisher" or "subscriber".
+    routes : iterable of Route
+        The others that are mounted.
+    prefix : str
+        Of all routes.
+    mount : callable
+        Makes handlers of answers; by default those of a stand-alone service, which are open to all.
+    policy : mapping
+        What the handlers are made with besides.
+    """
     document: dict[str, Any] = {}
+    arguments = {"document": document, **policy}
     own: list[Route] = [
-        (f"{prefix}/openapi.json", _OpenApiHandler, {"document": document}),
-        (f"{prefix}/docs", _DocsHandler, {"document": document}),
+        (f"{prefix}/openapi.json", mount(OpenApiAnswers), arguments),
+        (f"{prefix}/docs", mount(DocsAnswers), arguments),
     ]
     document |= describe(service, [*routes, *own], prefix)
     return own

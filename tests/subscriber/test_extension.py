@@ -15,12 +15,15 @@ import pytest
 from platformdirs import user_cache_path
 from tornado.httpclient import HTTPClientError
 
+from caterva2_jupyter.client.transport import Credentials, Transport
+from caterva2_jupyter.client.user_service import UserService
 from caterva2_jupyter.core.assembly import Assembler
 from caterva2_jupyter.core.blocks import BlockRecord
 from caterva2_jupyter.core.chunk_grid import BlockPlan
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.core.selection import Selection
 from caterva2_jupyter.core.wire import Preamble, RecordParser
+from caterva2_jupyter.errors import UnsupportedDatasetError
 from caterva2_jupyter.subscriber.extension import SubscriberApp
 from tests.processes import Network
 
@@ -157,6 +160,40 @@ class TestAlone:
         response = await jp_fetch(*API, "meta", params={"path": "nowhere/x"}, raise_error=False)
         assert response.code == 404
         assert json.loads(response.body)["error"] == "RootNotFoundError"
+
+    async def test_its_routes_are_described_under_its_base(self, extension, jp_fetch):
+        document = json.loads((await jp_fetch("caterva2", "openapi.json")).body)
+        described = {
+            (verb, route.removeprefix("/caterva2"))
+            for route, operations in document["paths"].items()
+            for verb in operations
+        }
+        assert {("post", "/api/v1/read"), ("get", "/api/fetch/{path}"), ("get", "/openapi.json")} <= described
+        assert all(route.startswith("/caterva2/") for route in document["paths"])
+        assert not any("/users" in route for _, route in described)
+        page = await jp_fetch("caterva2", "docs")
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert b"/caterva2/api/v1/read-many" in page.body
+
+    async def test_routes_that_are_not_there_are_not_found_and_never_redirected(
+        self, extension, http_server_client, jp_base_url, jp_auth_header
+    ):
+        for route in ("api/listusers/", "api/v1/nothing", "api/v1/roots/", "auth/jwt/login"):
+            url = f"{jp_base_url.rstrip('/')}/caterva2/{route}"
+            response = await http_server_client.fetch(
+                url, headers=jp_auth_header, raise_error=False, follow_redirects=False
+            )
+            assert (response.code, json.loads(response.body)) == (404, {"detail": "Not Found"}), route
+
+    async def test_who_asks_for_users_is_told_that_there_are_none(
+        self, extension, http_server, http_server_port, jp_base_url
+    ):
+        token = json.loads(Path(os.environ["CATERVA2_CONNECTION_FILE"]).read_text())["token"]
+        url = f"http://127.0.0.1:{http_server_port[-1]}{jp_base_url.rstrip('/')}/caterva2"
+        users = UserService(Transport(url, Credentials(token=token)))
+        for ask in (users.list, lambda: users.add("a@example.org"), lambda: users.remove("a@example.org")):
+            with pytest.raises(UnsupportedDatasetError, match="no users of its own"):
+                await asyncio.to_thread(ask)
 
 
 class TestWithAProblem:
