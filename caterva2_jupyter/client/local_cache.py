@@ -32,7 +32,7 @@ from ..core.blocks import BlockRecord, checksum_seed
 from ..core.cache_format import FORMAT, JOURNAL_DTYPE, Journal, replay
 from ..core.cache_location import DATA, JOURNAL, META, CacheLocation, version_directory
 from ..core.chunk_grid import BlockPlan, ChunkProjection
-from ..core.codec import decode_runs
+from ..core.codec import decode_runs, even_runs
 from ..core.dtypes import is_vlen
 from ..core.exact_slice import PieceAssembler, piece_geometry, selection_digest, slice_seed
 from ..core.kept_slices import piece_place, slices_entry, unpack_piece
@@ -185,7 +185,8 @@ class LocalCache:
         def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
             return self.decoded.room((stop - first) * block_nbytes)
 
-        for first, stop, raw in decode_runs(record, geometry, max(1, RUN_NBYTES // block_nbytes), memory):
+        runs = even_runs(len(record.ids), max(1, RUN_NBYTES // block_nbytes))
+        for first, stop, raw in decode_runs(record, geometry, runs, memory):
             ids = record.ids[first:stop]
             room = raw
             if not raw.flags.writeable:  # a view of the record, which was stored uncompressed

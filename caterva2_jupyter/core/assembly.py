@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ..errors import IntegrityError
 from .blocks import BlockRecord
+from .box_placing import find_box
 from .chunk_grid import ChunkProjection
-from .codec import decode_record, decode_runs, decode_strings
+from .codec import decode_record, decode_runs, decode_strings, even_runs
 from .dtypes import is_vlen
 from .metadata import Geometry
 from .selection import AxisItems, AxisRange, AxisSelection, Selection
@@ -130,7 +131,8 @@ class Assembler:
         def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
             return line[(low + first) * size : (low + stop) * size]
 
-        for first, stop, raw in decode_runs(record, self.geometry, max(1, RUN_NBYTES // size), memory):
+        ends = even_runs(len(ids), max(1, RUN_NBYTES // size))
+        for first, stop, raw in decode_runs(record, self.geometry, ends, memory):
             if not np.may_share_memory(raw, goal := memory(first, stop)):
                 goal[:] = raw
         return True
@@ -144,7 +146,11 @@ class Assembler:
         run_blocks = max(1, RUN_NBYTES // g.block_nbytes)
         per_axis: list[npt.NDArray[np.int64]] = []
         row = 0
-        if g.block_nbytes < SMALL_BLOCK_NBYTES or not _all_ranges(p.local):
+        found = find_box(p.local, grid, blocks, record.ids, p.blocks) if len(record.ids) > 1 else None
+        if found is not None:
+            box, offset = found
+            ends = [end - offset for end in box.split(offset, offset + len(record.ids), run_blocks)]
+        elif g.block_nbytes < SMALL_BLOCK_NBYTES or not _all_ranges(p.local):
             if len(record.ids) == math.prod(grid):
                 per_axis = [np.arange(n, dtype=np.int64) for n in grid]
             else:
@@ -153,8 +159,11 @@ class Assembler:
             if math.prod(len(c) for c in per_axis) == len(record.ids):  # a box, decoded in rows along its first axis
                 row = math.prod(len(c) for c in per_axis[1:])
                 run_blocks = max(1, run_blocks // row) * row
+        if found is None:
+            ends = even_runs(len(record.ids), run_blocks)
         placed = False
-        scratch = self._scratch(min(run_blocks, len(record.ids)) * g.block_nbytes)
+        most = max(stop - first for first, stop in zip([0, *ends], ends, strict=False))
+        scratch = self._scratch(most * g.block_nbytes)
 
         def memory(first: int, stop: int) -> npt.NDArray[np.uint8]:
             nonlocal placed
@@ -162,11 +171,13 @@ class Assembler:
             placed = straight is not None
             return scratch if straight is None else straight
 
-        for first, stop, raw in decode_runs(record, g, run_blocks, memory):
+        for first, stop, raw in decode_runs(record, g, ends, memory):
             if placed:
                 straight = memory(first, stop)
                 if not np.may_share_memory(raw, straight):
                     straight[:] = raw
+            elif found is not None:
+                box.part(offset + first, offset + stop).place(target, raw.view(g.dtype), p.local, blocks)
             elif row:
                 rows = per_axis[0][first // row : stop // row]
                 region = _join(raw.view(g.dtype), [len(rows), *map(len, per_axis[1:])], blocks)

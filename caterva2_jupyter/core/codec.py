@@ -26,6 +26,7 @@ __all__ = [
     "encode_blocks",
     "encode_chunk",
     "encode_strings",
+    "even_runs",
     "is_portable",
 ]
 
@@ -63,8 +64,13 @@ def decode_record(record: BlockRecord, geometry: Geometry) -> Bytes:
     return _decode(record, last, chunk_nbytes - last * geometry.block_nbytes, None)
 
 
+def even_runs(count: int, most: int) -> list[int]:
+    """Ends of runs of ``most`` blocks, the last one of what is left, for ``decode_runs``."""
+    return [*range(most, count, most), count]
+
+
 def decode_runs(
-    record: BlockRecord, geometry: Geometry, run_blocks: int, memory: Callable[[int, int], Bytes | None]
+    record: BlockRecord, geometry: Geometry, ends: Sequence[int], memory: Callable[[int, int], Bytes | None]
 ) -> Iterator[tuple[int, int, Bytes]]:
     """Decode a record some blocks at a time, so that what is decoded is still near when it is copied.
 
@@ -72,8 +78,8 @@ def decode_runs(
     ----------
     record : BlockRecord
         Not of a whole chunk.
-    run_blocks : int
-        How many blocks at a time.
+    ends : sequence of int
+        Positions in ``record.ids`` after the last block of each run.
     memory : callable
         Told ``first, stop`` of a run, it gives the memory to decode it to; None is for a new array.
 
@@ -90,20 +96,18 @@ def decode_runs(
     chunk_nbytes = _checked_nbytes(record, geometry)
     last = geometry.chunk_nblocks(record.nchunk) - 1
     last_nbytes = chunk_nbytes - last * geometry.block_nbytes
-    count = len(record.ids)
-    if count <= run_blocks:
-        yield 0, count, _decode(record, last, last_nbytes, memory(0, count))
+    if len(ends) == 1:
+        yield 0, ends[0], _decode(record, last, last_nbytes, memory(0, ends[0]))
         return
-    ends = np.cumsum(record.sizes, dtype=np.int64)
+    bounds = np.cumsum(record.sizes, dtype=np.int64)
     view = memoryview(record.body)
-    position = 0
-    for first in range(0, count, run_blocks):
-        stop = min(first + run_blocks, count)
-        end = int(ends[stop - 1])
+    first, position = 0, 0
+    for stop in ends:
+        end = int(bounds[stop - 1])
         ids, sizes, crcs = record.ids[first:stop], record.sizes[first:stop], record.crcs[first:stop]
         run = BlockRecord(record.nchunk, record.head, ids, sizes, crcs, view[position:end])
-        position = end
         yield first, stop, _decode(run, last, last_nbytes, memory(first, stop))
+        first, position = stop, end
 
 
 def _checked_nbytes(record: BlockRecord, geometry: Geometry) -> int:
