@@ -258,6 +258,8 @@ class SubscriberConfig:
     grants: tuple[Grant, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smtp: Address = field(default_factory=lambda: Address("localhost", 25))
+    file: Path | None = None
+    """What it was read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +468,7 @@ class Config:
             raise ConfigError("login = true needs a secret: set CATERVA2_SECRET to a long random text")
         if not login:
             network.check_listen(address)
-        grants = tuple(_parse_grant(grant) for grant in get("grants") or ())
+        grants, groups = self.grants(ident)
         if grants and not login:
             raise ConfigError("grants need to know who somebody is: set CATERVA2_SECRET, so that users log in")
         state = self._statedir("subscriber", "sub", ident, statedir)
@@ -500,9 +502,21 @@ class Config:
             republish=again,
             anonymous=bool(get("anonymous")),
             grants=grants,
-            groups={name: tuple(members) for name, members in (get("groups") or {}).items()},
+            groups=groups,
             smtp=Address.parse(str(get("smtp") or "localhost:25")),
+            file=Path(self.source).absolute() if self.source else None,
         )
+
+    def grants(self, ident: str = "") -> tuple[tuple[Grant, ...], Mapping[str, tuple[str, ...]]]:
+        """Who may see which roots of a subscriber, and who is in which group.
+
+        Raises
+        ------
+        ConfigError
+        """
+        grants = self._get("subscriber", "grants", ident, None) or ()
+        groups = self._get("subscriber", "groups", ident, None) or {}
+        return tuple(_parse_grant(grant) for grant in grants), {name: tuple(those) for name, those in groups.items()}
 
     def client(
         self,

@@ -6,11 +6,13 @@ It chooses directories and makes the parts; what they do is theirs.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from ..config import SubscriberConfig
+from ..config import Grant, SubscriberConfig
 from ..core.metadata import Entry
 from ..core.source import Source
 from ..storage.block_cache import BlockCache
@@ -23,6 +25,7 @@ from .cache_keeper import CacheKeeper
 from .displays import Displays, installed_displays
 from .followed_state import FollowedState
 from .frames import FrameMaker
+from .grants_file import GrantsFile
 from .guests import Guests
 from .pages import Assets
 from .permissions import Permissions
@@ -37,6 +40,8 @@ from .upstreams import HttpUpstreams
 __all__ = ["SubscriberService"]
 
 WORKERS = 8
+
+log = logging.getLogger("caterva2_jupyter.subscriber")
 
 
 class SubscriberService:
@@ -98,6 +103,7 @@ class SubscriberService:
         self._expressions = ComputePool()
         permissions = Permissions(config.login, config.anonymous, config.grants, config.groups)
         self.all_roots = AllRoots(self.subscriber, self.areas, permissions, self._expressions)
+        self._following: asyncio.Task[None] | None = None
 
     def _links(self) -> list[Link]:
         links: list[Link] = []
@@ -139,14 +145,25 @@ class SubscriberService:
         owner_id = await self.subscriber.run(read_owner, config.statedir / "owner")
         await self.subscriber.run(self.areas.start, catalogs, owner_id)
         await self.subscriber.start(catalogs)
+        if config.login and config.file is not None:
+            grants = GrantsFile(config.file, config.id, self._grant)
+            self._following = asyncio.create_task(grants.follow())
         if url and config.republish and config.broker is not None:
             self._republisher = Republisher(
                 self.subscriber, config.republish, config.broker, config.network, owner_id, url
             )
             self._republisher.start()
 
+    def _grant(self, grants: tuple[Grant, ...], groups: Mapping[str, tuple[str, ...]]) -> None:
+        before = self.all_roots.permissions
+        if (grants, groups) != (before.grants, before.groups):
+            self.all_roots.permissions = replace(before, grants=grants, groups=groups)
+            log.warning("grants are those that %s has now", self.config.file)
+
     async def stop(self) -> None:
         """Stop, and let another process have the cache."""
+        if self._following is not None:
+            self._following.cancel()
         if self._republisher is not None:
             await self._republisher.stop()
         await self.subscriber.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -18,7 +20,9 @@ from tornado.web import Application
 from caterva2_jupyter.config import Grant, load_config
 from caterva2_jupyter.subscriber import users as users_module
 from caterva2_jupyter.subscriber.app import StandaloneSubscriber
+from caterva2_jupyter.subscriber.grants_file import GrantsFile
 from caterva2_jupyter.subscriber.permissions import ANONYMOUS, Permissions, Visitor, visitor_of
+from caterva2_jupyter.subscriber.seen_roots import AllRoots
 from tests.processes import Network, wait_for
 from tests.web.serving import Answer, Served
 
@@ -53,6 +57,7 @@ class Subscriber:
     served: Served
     application: Application
     cookies: dict[str, str]
+    directory: AllRoots
 
     def ask(self, who: str, method: str, target: str, body: object = None, **headers: str) -> Answer:
         sent = {"Cookie": self.cookies[who]} if who else {}
@@ -106,7 +111,7 @@ def subscriber(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subscriber]
             await made[0].stop()
 
         with Served(make, stop) as served:
-            sub = Subscriber(served, applications[0], {})
+            sub = Subscriber(served, applications[0], {}, made[0].service.all_roots)
             sub.cookies |= {email: sub.log_in(email) for email in (ADA, BOB, CARL, BOSS)}
             for root in ("hidden", "opened"):
                 wait_for(lambda root=root: sub.ask(BOSS, "POST", f"/api/v1/roots/{root}/follow").status == 200)
@@ -373,6 +378,23 @@ def test_events_end_when_the_listener_is_logged_out(subscriber: Subscriber) -> N
     connection.close()
 
 
+def test_changed_grants_count_for_requests_and_for_who_listens(subscriber: Subscriber) -> None:
+    permissions = subscriber.directory.permissions
+    connection = http.client.HTTPConnection("localhost", subscriber.served.port, timeout=30)
+    connection.request("GET", "/api/v1/event-lines?root=hidden", headers={"Cookie": subscriber.cookies[CARL]})
+    answer = connection.getresponse()
+    assert answer.readline()
+    without = tuple(grant for grant in permissions.grants if CARL not in grant.users)
+    try:
+        subscriber.directory.permissions = replace(permissions, grants=without)
+        assert subscriber.ask(CARL, "GET", "/api/v1/values?path=hidden/x.b2nd").status == 404
+        answer.read()  # to its end
+    finally:
+        subscriber.directory.permissions = permissions
+        connection.close()
+    assert subscriber.ask(CARL, "GET", "/api/v1/values?path=hidden/x.b2nd").status == 200
+
+
 def test_a_deleted_user_sees_nothing_any_more(subscriber: Subscriber) -> None:
     eve = {"email": "eve@example.org", "password": PASSWORD, "is_superuser": True}
     assert subscriber.ask(BOSS, "POST", "/api/v1/users", eve).status == 201
@@ -380,6 +402,43 @@ def test_a_deleted_user_sees_nothing_any_more(subscriber: Subscriber) -> None:
     assert subscriber.ask("eve", "GET", "/api/v1/values?path=hidden/x.b2nd").status == 200
     assert subscriber.ask(BOSS, "DELETE", "/api/v1/users/eve@example.org").status == 200
     assert subscriber.ask("eve", "GET", "/api/v1/values?path=hidden/x.b2nd").status == 401
+
+
+def test_grants_that_change_in_the_file_count_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "c.toml"
+    taken: list[tuple[tuple[Grant, ...], Mapping[str, tuple[str, ...]]]] = []
+    head = '[subscriber]\n[subscriber.groups]\nmodellers = ["ada"]\n'
+    texts = [
+        head + '[[subscriber.grants]]\nroots = ["a"]\nusers = ["ada"]\n',
+        head + '[[subscriber.grants]]\nroots = ["a"]\nusers = ["bob"]\n',
+        "[subscriber]\nnonsense = 1\n",
+        head + '[[subscriber.grants]]\nroots = ["b"]\ngroups = ["modellers"]\n',
+    ]
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not is_so():
+                await asyncio.sleep(0.005)
+
+    async def go() -> None:
+        file.write_text(texts[0])
+        following = asyncio.create_task(GrantsFile(file, "", lambda *args: taken.append(args), 0.01).follow())
+        for text in texts:
+            ntaken = len(taken)
+            file.write_text(text)
+            if "nonsense" in text:
+                await until(lambda: "nonsense" in caplog.text)
+            else:
+                await until(lambda n=ntaken: len(taken) > n)
+        file.unlink()
+        await until(lambda: "cannot read" in caplog.text)
+        following.cancel()
+
+    asyncio.run(go())
+    assert taken[0][0] == (Grant(("a",), ("ada",)),)
+    assert taken[-1] == ((Grant(("b",), groups=("modellers",)),), {"modellers": ("ada",)})
+    assert all(grants for grants, _ in taken), "what cannot be read takes no grant away"
+    assert "grants stay as they are" in caplog.text
 
 
 @pytest.mark.parametrize(
