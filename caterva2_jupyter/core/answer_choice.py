@@ -2,6 +2,11 @@
 
 Pure arithmetic on predicted bytes, the same wherever the choice is made: at the source, in a cache, in a
 client. It reads nothing and remembers nothing (``fill_policy`` does).
+
+A slice answers one read; blocks answer all that come back to them. Who takes a slice and comes back pays ``slice +
+blocks`` where ``blocks`` would have done; who takes blocks and never comes back pays ``blocks`` where ``slice`` would
+have done. With ``m = blocks / slice`` these are ``1 + 1 / m`` and ``m`` times too much, of which the worse one is least
+where they are equal: at the golden ratio, 1.62 times. So a slice is asked for where it is smaller by that much.
 """
 
 from __future__ import annotations
@@ -35,8 +40,8 @@ MAX_SLICE_NBYTES = 16 << 20
 """Decoded bytes of the largest exact slice: it is made in memory."""
 MAX_DECODED_NBYTES = 512 << 20
 """Decoded bytes of the blocks behind it: a slice costs its source that much work."""
-MARGIN = 2.0
-"""How many times smaller a slice has to be: blocks are worth more, they answer other reads too."""
+MARGIN = (1 + 5**0.5) / 2
+"""How many times smaller a slice has to be: the least regret, whether reads come back or not (see above)."""
 
 # A slice is compressed lightly, and neighbours in it may be strangers: worse than the blocks it is taken from.
 _SLICE_RATIO = 1.5

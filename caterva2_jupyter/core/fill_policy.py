@@ -1,9 +1,16 @@
 """When a cache stops asking for exact slices and fetches the blocks: rent, then buy.
 
-A slice is rent, paid anew at each read; blocks are bought once. Each block remembers how much rent was paid
-at it; a read whose blocks have together been paid for buys them: behind its slice where that is a small part of
-their price, else in the slice's place. So the bytes that move are at most about twice those of who had known what
-will be read. It fetches nothing and knows no clock.
+A slice is rent, paid anew at each read; blocks are bought once. Each block remembers how much of its price was paid as
+rent. What a slice costs is shared among the blocks that it spares, by what each still lacks, so that none of it is lost
+on a block that was paid for already. A read that would pay as much as its blocks lack buys them: behind its slice
+where that is a small part of their price, else in the slice's place. Hence, whatever is read in whatever order:
+
+- all rent is at most the price of the blocks that were read, and each is bought once: no more than twice of what
+  blocks alone would have cost;
+- what is bought was paid as rent before, but for the read that buys, whose slice is saved: no more than twice of what
+  slices alone would have cost.
+
+It fetches nothing and knows no clock.
 """
 
 from __future__ import annotations
@@ -22,12 +29,13 @@ REQUEST_NBYTES = 600
 
 Due = Literal["no", "behind", "now"]
 """Are blocks to be bought: not yet, behind the slice that answers a read, or in its place?"""
-MARGIN = 0.05
-"""How far over the price the rent may be, a slice included, for blocks to be bought behind that slice."""
+BEHIND = 0.05
+"""Which part of the price a slice may be for blocks to be bought behind it: by so much both bounds are exceeded."""
 
 _CHUNK_COUNTERS = 64
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class FillLedger:
@@ -56,7 +64,7 @@ class FillLedger:
         self._ncounters = 0
 
     def due(self, key: str, missing: Mapping[int, Ints], slice_cbytes: float, block_cbytes: float) -> Due:
-        """Has as much been paid, this read included, as the missing blocks cost?
+        """Would this read pay as much as the missing blocks still lack of their price?
 
         Parameters
         ----------
@@ -71,32 +79,31 @@ class FillLedger:
         {"no", "behind", "now"}
             ``"now"`` where a slice that is paid and thrown in as well would be too much.
         """
-        nblocks = sum(len(ids) for ids in missing.values())
-        price = nblocks * block_cbytes + REQUEST_NBYTES
-        paid = sum(self._paid(key, nchunk, ids, block_cbytes) for nchunk, ids in missing.items())
-        paid += slice_cbytes + REQUEST_NBYTES
-        if paid < price:
+        if slice_cbytes < sum(float(lack.sum()) for lack in self._lacking(key, missing, block_cbytes).values()):
             return "no"
-        if paid <= (1 + MARGIN) * price:
-            return "behind"
-        return "now"
+        price = sum(len(ids) for ids in missing.values()) * block_cbytes
+        return "behind" if slice_cbytes <= BEHIND * price else "now"
 
-    def _paid(self, key: str, nchunk: int, ids: Ints, block_cbytes: float) -> float:
-        rents = self._rents.get((key, nchunk))
-        if rents is None:
-            return 0.0
-        # What was paid over a block's price was paid for others beside it.
-        return float(np.minimum(rents[ids[ids < len(rents)]], block_cbytes).sum())
+    def _lacking(self, key: str, missing: Mapping[int, Ints], block_cbytes: float) -> dict[int, Floats]:
+        """What is still to be paid for each block."""
+        lacking: dict[int, Floats] = {}
+        for nchunk, ids in missing.items():
+            lack = lacking[nchunk] = np.full(len(ids), block_cbytes)
+            rents = self._rents.get((key, nchunk))
+            if rents is not None:
+                known = ids < len(rents)
+                lack[known] = np.maximum(block_cbytes - rents[ids[known]], 0)
+        return lacking
 
     def charge(self, key: str, missing: Mapping[int, Ints], slice_cbytes: float, block_cbytes: float) -> None:
-        """Note that an exact slice was fetched where these blocks were missing: each bears its part."""
-        nblocks = sum(len(ids) for ids in missing.values())
-        if not nblocks:
+        """Note that an exact slice is fetched where these blocks are missing: each bears its part."""
+        lacking = self._lacking(key, missing, block_cbytes)
+        lack_nbytes = sum(float(lack.sum()) for lack in lacking.values())
+        if not lack_nbytes:
             return
-        share = (slice_cbytes + REQUEST_NBYTES) / nblocks
+        part = min(1.0, (slice_cbytes + REQUEST_NBYTES) / lack_nbytes)
         for nchunk, ids in missing.items():
-            rents = self._counters(key, nchunk, int(ids.max()) + 1)
-            rents[ids] = np.minimum(rents[ids] + share, max(block_cbytes, share))
+            self._counters(key, nchunk, int(ids.max()) + 1)[ids] += part * lacking[nchunk]
         while self._ncounters > self._max_counters:
             self._ncounters -= len(self._rents.popitem(last=False)[1]) + _CHUNK_COUNTERS
 

@@ -79,13 +79,13 @@ class CachedReductions:
             return ReducedStream(entry, listed(kept), digest)
         flight = self._flights.join_slice(version, digest)
         if flight is None:
-            fetch = self._fetch(version, entry, request, reduction, wanted)
+            fetch = self._fetch(version, request, reduction, wanted)
             flight = self._flights.start_slice(version, digest, fetch)
         key = (version.key, digest)
         return ReducedStream(entry, _Shared(flight, self._flights, lambda: self._works.get(key, Working(0, 0))), digest)
 
     async def _fetch(
-        self, version: CachedVersion, entry: Entry, request: ReduceRequest, reduction: Reduction, wanted: WantedSlice
+        self, version: CachedVersion, request: ReduceRequest, reduction: Reduction, wanted: WantedSlice
     ) -> list[BlockRecord]:
         async with self._slots:
             try:
@@ -95,7 +95,7 @@ class CachedReductions:
             finally:
                 self._works.pop((version.key, wanted.digest), None)
         if records:
-            await self._run(self._exact.keep, version, entry, wanted, records)
+            await self._run(self._exact.keep, version, wanted, records)
         return records
 
     async def _ask(self, version: CachedVersion, request: ReduceRequest, wanted: WantedSlice) -> list[BlockRecord]:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..core.answer_choice import can_slice, choose_answer, predict, predict_block_cbytes
+from ..core.answer_choice import Mode, can_slice, choose_answer, predict, predict_block_cbytes
 from ..core.blocks import WHOLE, BlockRecord, make_record
 from ..core.chunk_grid import BlockPlan
 from ..core.exact_slice import piece_geometry, selection_digest, slice_seed
-from ..core.fill_policy import FillLedger
+from ..core.fill_policy import Due, FillLedger
 from ..core.kept_slices import MAX_PIECES, pack_piece, piece_place, slices_entry, unpack_piece
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
@@ -32,7 +32,6 @@ __all__ = ["ExactAnswers", "WantedSlice", "listed"]
 Ints = npt.NDArray[np.int64]
 
 _GEOMETRY_PLACE = 1 << 61
-_PIECE_OVERHEAD_NBYTES = 84
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class WantedSlice:
         Blocks that are not held, by chunk: what it spares.
     kept : list of BlockRecord
         Its pieces, when it was seen before; else empty.
-    fill_cbytes : float
-        Predicted bytes of the missing blocks when those are paid for, and are to be fetched behind it; else 0.
+    slice_cbytes, blocks_cbytes : float
+        Predicted bytes of it, and of the missing blocks.
     """
 
     digest: str
@@ -60,7 +59,8 @@ class WantedSlice:
     pieces: Geometry
     missing: dict[int, Ints]
     kept: list[BlockRecord]
-    fill_cbytes: float = 0.0
+    slice_cbytes: float = 0.0
+    blocks_cbytes: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -124,16 +124,25 @@ class ExactAnswers:
         expected = predict(entry, plan, sum(len(ids) for ids in missing.values()))
         if not missing or choose_answer(request.mode, expected) == "blocks":
             return None
-        block_cbytes = predict_block_cbytes(entry, geometry)
+        return WantedSlice(digest, seed, wanted.pieces, missing, [], expected.slice_cbytes, expected.blocks_cbytes)
+
+    def pay(self, version: CachedVersion, entry: Entry, wanted: WantedSlice, mode: Mode) -> Due:
+        """Note that a slice is about to be asked for, unless its blocks are due: bought behind it, or in its place.
+
+        As it is noted before the slice comes, others that want the same blocks meanwhile go by it.
+        """
+        block_cbytes = predict_block_cbytes(entry, version.geometry)
         with self._lock:
-            due = "no"
-            if request.mode == "auto":
-                due = self._ledger.due(version.key, missing, expected.slice_cbytes, block_cbytes)
-            if due != "no":
-                self._ledger.settle(version.key, missing)
-            if due == "now":
-                return None
-        return WantedSlice(digest, seed, wanted.pieces, missing, [], expected.blocks_cbytes if due == "behind" else 0.0)
+            due = (
+                "no"
+                if mode != "auto"
+                else self._ledger.due(version.key, wanted.missing, wanted.slice_cbytes, block_cbytes)
+            )
+            if due == "no":
+                self._ledger.charge(version.key, wanted.missing, wanted.slice_cbytes, block_cbytes)
+            else:
+                self._ledger.settle(version.key, wanted.missing)
+        return due
 
     def kept(self, version: CachedVersion, wanted: WantedSlice) -> list[BlockRecord]:
         """The pieces of a slice that was seen before; none when it was not, or not all of it is there."""
@@ -151,8 +160,8 @@ class ExactAnswers:
             return []
         return pieces
 
-    def keep(self, version: CachedVersion, entry: Entry, wanted: WantedSlice, records: Sequence[BlockRecord]) -> None:
-        """Keep a slice that came, and note what it cost.
+    def keep(self, version: CachedVersion, wanted: WantedSlice, records: Sequence[BlockRecord]) -> None:
+        """Keep a slice that came.
 
         Raises
         ------
@@ -166,11 +175,6 @@ class ExactAnswers:
                 _geometry_record(store, version.geometry),
                 *(pack_piece(store.seed, wanted.digest, record) for record in records),
             )
-        if wanted.fill_cbytes:
-            return  # the blocks are bought with it
-        cbytes = sum(len(r.body) + _PIECE_OVERHEAD_NBYTES for r in records)
-        with self._lock:
-            self._ledger.charge(version.key, wanted.missing, cbytes, predict_block_cbytes(entry, version.geometry))
 
     def geometry(self, root: str, entry: Entry, version: str) -> Geometry | None:
         """The geometry of a version of a dataset that slices are kept of, however old; None when none are."""

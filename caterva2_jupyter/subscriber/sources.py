@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ..core.blocks import BlockRecord
 from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
+from ..core.fill_policy import Due
 from ..core.metadata import Entry, Geometry
 from ..core.reduce_request import ReduceRequest
 from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
@@ -204,21 +205,13 @@ class CachedSource:
         adoption = await self._adoptions.begin(version, entry, begun.request)
         if begun.wanted is not None and not begun.wanted.kept and adoption is not None and request.mode == "auto":
             # What an older version has of these blocks is cheaper than any answer.
-            fill_cbytes = begun.wanted.fill_cbytes
             await self._reach(adoption, version, adoption.nblocks, begun.wanted.missing)
             nlanded = self._flights.nlanded
             begun = await self._run(self._begin, entry, request)
-            if fill_cbytes and begun.wanted is not None:
-                begun.wanted = replace(begun.wanted, fill_cbytes=fill_cbytes)  # it was settled
-        wanted = begun.wanted
-        if wanted is not None and (not wanted.fill_cbytes or self.fills.has_room(wanted.fill_cbytes)):
-            stream = await self._slice(version, entry, begun.request, wanted)
+        if begun.wanted is not None:
+            stream = await self._slice(version, entry, begun.request, begun.wanted)
             if stream is not None:
-                if wanted.fill_cbytes:
-                    fill = partial(self._fill, version, entry, begun.request)
-                    self.fills.start(version, wanted.fill_cbytes, fill)
                 return stream
-        if wanted is not None:
             nlanded = self._flights.nlanded
             begun = await self._run(self._begin, entry, replace(request, mode="blocks"))
         records = _CachedRecords(self, begun, adoption, nlanded)
@@ -308,10 +301,17 @@ class CachedSource:
     async def _fetch_slice(
         self, version: CachedVersion, entry: Entry, request: ReadRequest, wanted: WantedSlice
     ) -> list[BlockRecord]:
-        """Ask upstream for an exact slice, and keep it; empty when it has blocks for an answer."""
-        kept = await self._run(self._exact.kept, version, wanted)
+        """Ask upstream for an exact slice, and keep it; empty when blocks are the answer: due, or what upstream has."""
+
+        def begin() -> tuple[list[BlockRecord], Due]:
+            kept = self._exact.kept(version, wanted)
+            return kept, "no" if kept else self._exact.pay(version, entry, wanted, request.mode)
+
+        kept, due = await self._run(begin)
         if kept:
             return kept
+        if due == "now" or (due == "behind" and not self.fills.has_room(wanted.blocks_cbytes)):
+            return []
         async with self._small_slots:
             upstream = replace(request, root=self.root, mode="slice", held=None, fast=False)
             stream = await self._ask(upstream, wanted.nbytes)
@@ -329,7 +329,9 @@ class CachedSource:
             finally:
                 await _close(stream.records)
         self._counts.note_fetched(records)
-        await self._run(self._exact.keep, version, entry, wanted, records)
+        await self._run(self._exact.keep, version, wanted, records)
+        if due == "behind":
+            self.fills.start(version, wanted.blocks_cbytes, partial(self._fill, version, entry, request))
         return records
 
     async def _ask(self, request: ReadRequest, nbytes: int) -> BlockStream:

@@ -334,6 +334,29 @@ async def grid_points(network: Network, y: int, x: int, mode: Mode = "auto") -> 
     assert np.array_equal(got, GRID[y::10, x::10])
 
 
+async def rows(network: Network, start: int) -> None:
+    """Read four rows in ten, two fifths of each of their blocks."""
+    got = await network.read(AxisRange(start, start + 4), AxisRange(0, 200))
+    assert np.array_equal(got, GRID[start : start + 4])
+
+
+def test_slices_that_are_on_their_way_are_paid_for(tmp_path: Path) -> None:
+    """Who asks at the same time goes by what the others pay."""
+
+    async def scenario(network: Network) -> None:
+        network.upstream.gate = asyncio.Event()
+        readers = []
+        for start, answers in ((0, ["slice"]), (3, ["slice"] * 2), (6, ["slice"] * 2 + ["blocks"])):
+            readers.append(asyncio.create_task(rows(network, start)))
+            while len(network.upstream.answers) < len(answers):
+                await asyncio.sleep(0)
+            assert network.upstream.answers == answers
+        network.upstream.gate.set()
+        await asyncio.gather(*readers)
+
+    play(tmp_path, scenario)
+
+
 async def pay_for_all_blocks(network: Network) -> int:
     """Read slices until their blocks are being fetched behind one of them; how many it took."""
     for count, (y, x) in enumerate(np.ndindex(10, 10), 1):
