@@ -127,7 +127,7 @@ def test_the_core_is_pure(module):
 @pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) in CLIENT_SIDE], ids=called)
 def test_the_client_side_needs_no_server_and_no_hdf5(module):
     roots = {name.split(".")[0] for name in imported(module)}
-    assert not roots & {"tornado", "jupyter_server", "h5py", "hdf5plugin", "aiohttp", "watchfiles"}
+    assert not roots & {"tornado", "jupyter_server", "h5py", "hdf5plugin", "aiohttp"}
 
 
 def test_importing_the_package_loads_no_server_and_no_hdf5():

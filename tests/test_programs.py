@@ -28,7 +28,7 @@ sys.argv = [{command!r}, "--help"]
 sys.exit(getattr(programs, {command!r})())
 """
 _MISSING = 'raise ModuleNotFoundError(f"No module named {name!r}", name=name)'
-_EXTRAS = {"tornado", "aiohttp", "watchfiles", "msgpack", "argon2", "h5py", "hdf5plugin", "rich", "textual"}
+_EXTRAS = {"tornado", "aiohttp", "msgpack", "argon2", "h5py", "hdf5plugin", "rich", "textual"}
 
 
 def _run(command: str, answer: str) -> subprocess.CompletedProcess[str]:

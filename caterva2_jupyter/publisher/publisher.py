@@ -33,7 +33,8 @@ from ..storage.hdf5_signature import is_growing_hdf5, is_hdf5
 from ..storage.hdf5_worker import Hdf5Worker
 from ..storage.root import Root
 from ..storage.threaded_source import ThreadedSource
-from .watcher import Changes, Watcher
+from .debouncer import Changes
+from .watcher import Watcher
 
 __all__ = ["Publisher", "open_root"]
 

@@ -250,7 +250,7 @@ def configure_logging(level: str) -> None:
     number = logging.DEBUG if level == "trace" else getattr(logging, level.upper())
     logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if level != "trace":
-        for name in ("watchfiles", "asyncio", "tornado.access"):
+        for name in ("asyncio", "tornado.access"):
             logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import caterva2_jupyter as cat2
 
-HEAVY = ("blosc2", "tornado", "h5py", "aiohttp", "jupyter_server", "watchfiles", "rich", "xarray")
+HEAVY = ("blosc2", "tornado", "h5py", "aiohttp", "jupyter_server", "rich", "xarray")
 
 
 @pytest.mark.parametrize("use", ["", "c.connect('http://localhost:1')", "c.RemoteArray, c.Group, c.open_address"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.publisher.publisher import Publisher
 from caterva2_jupyter.storage.root import Root
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def publisher_config(root: Path, statedir: Path, **settings: object) -> PublisherConfig:
@@ -62,3 +63,13 @@ async def publishing(config: PublisherConfig, root: Root | None = None) -> Async
     finally:
         await batches.aclose()  # type: ignore[attr-defined]
         await publisher.stop()
+
+
+def overflow(directory: Path) -> None:
+    """More changes than the kernel keeps for a watcher that does not read them."""
+    names = [directory / "one", directory / "other"]
+    for path in names:
+        path.touch()
+    # The same change twice in a row would be told once.
+    for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 10):
+        os.utime(names[number % 2])

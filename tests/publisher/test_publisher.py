@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import blosc2
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from caterva2_jupyter.core.catalog import CatalogQuery
+from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.errors import (
     ConfigError,
     DatasetChangedError,
@@ -26,11 +27,14 @@ from caterva2_jupyter.errors import (
     RootNotFoundError,
     SourceUnavailableError,
 )
+from caterva2_jupyter.publisher.debouncer import GROWING_S, STORM_PATHS
+from caterva2_jupyter.publisher.inotify import Inotify, Seen
 from caterva2_jupyter.publisher.publisher import Publisher
-from caterva2_jupyter.publisher.watcher import GROWING_S
+from caterva2_jupyter.storage.directory_root import DirectoryRoot
 from caterva2_jupyter.storage.memory_root import MemoryRoot
+from caterva2_jupyter.storage.root import KnownEntry
 from caterva2_jupyter.testing import read_array
-from tests.publisher.publishing import DEADLINE_S, Published, publisher_config, publishing
+from tests.publisher.publishing import DEADLINE_S, Published, overflow, publisher_config, publishing
 
 
 @pytest.fixture
@@ -195,6 +199,77 @@ def test_a_storm_of_files_is_told_completely(root: Path, statedir: Path) -> None
                 missing -= {event.path for event in await published.next_events()}
             (root / "after.txt").write_text("x")
             await published.until("after.txt")
+
+    asyncio.run(main())
+
+
+def test_a_hundred_thousand_changes_are_few_looks_and_nothing_is_missed(
+    root: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    scan = DirectoryRoot.scan
+
+    def count(files: DirectoryRoot, known: Iterable[KnownEntry]) -> Iterator[tuple[Entry, str]]:
+        nonlocal looks
+        looks += 1
+        return scan(files, known)
+
+    monkeypatch.setattr(DirectoryRoot, "scan", count)
+    names = [root / f"{number}.txt" for number in range(STORM_PATHS + 100)]
+
+    def storm() -> None:
+        for number in range(100_000):
+            os.utime(names[number % len(names)])
+        for path in names:
+            path.write_text("after")
+
+    async def main() -> None:
+        for path in names:
+            path.write_text("x")
+        async with publishing(publisher_config(root, statedir)) as published:
+            begun = time.monotonic()
+            await asyncio.to_thread(storm)
+            missing = {path.name for path in names}
+            while missing:
+                missing -= {e.path for e in await published.next_events() if e.entry and e.entry.nbytes == len("after")}
+            # The first, one for each interval that it went on, and the last.
+            assert looks <= 3 + (time.monotonic() - begun) / GROWING_S
+
+    asyncio.run(main())
+
+
+def test_changes_that_the_kernel_dropped_are_told_all_the_same(
+    root: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_array(root / "changed.b2nd")
+    write_array(root / "deleted.b2nd")
+    held_up, released = threading.Event(), threading.Event()
+    read = Inotify.read
+
+    def read_later(inotify: Inotify, timeout_s: float) -> Seen:
+        held_up.set()
+        assert released.wait(DEADLINE_S)
+        return read(inotify, timeout_s)
+
+    monkeypatch.setattr(Inotify, "read", read_later)
+
+    def change() -> None:
+        assert held_up.wait(DEADLINE_S)
+        overflow(root)
+        write_array(root / "changed.b2nd", 1)
+        (root / "deleted.b2nd").unlink()
+        in_new_directory(root)
+        released.set()
+
+    async def main() -> None:
+        async with publishing(publisher_config(root, statedir)) as published:
+            await asyncio.to_thread(change)
+            expected = {("put", "changed.b2nd"), ("delete", "deleted.b2nd"), ("put", "a/b/new.txt")}
+            while expected:
+                expected -= {(event.change, event.path) for event in await published.next_events()}
+            # The directory was made while nobody heard of it.
+            (root / "a" / "b" / "later.txt").write_text("x")
+            await published.until("a/b/later.txt")
 
     asyncio.run(main())
 

@@ -1,167 +1,38 @@
+"""Real directories and files, watched: by notification, and by looking again and again."""
+
 from __future__ import annotations
 
 import asyncio
-import itertools
+import errno
 import os
 import shutil
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import watchfiles
-from hypothesis import given
-from hypothesis import strategies as st
 
-from caterva2_jupyter.publisher.watcher import GROWING_S, Changes, Debouncer, FileState, Watcher
+from caterva2_jupyter.publisher import watcher as watcher_module
+from caterva2_jupyter.publisher.debouncer import Changes
+from caterva2_jupyter.publisher.inotify import Inotify
+from caterva2_jupyter.publisher.watcher import Watcher
+from tests.publisher.publishing import overflow
 
-X, Y = Path("/r/x"), Path("/r/y")
-
-
-class Disk:
-    """States of files as a test sets them."""
-
-    def __init__(self) -> None:
-        self.states: dict[Path, FileState] = {}
-
-    def write(self, path: Path) -> FileState:
-        before = self.states.get(path, FileState(1, 0, 0))
-        self.states[path] = FileState(before.inode, before.nbytes + 1, before.mtime_ns + 1)
-        return self.states[path]
-
-    def __call__(self, path: Path) -> FileState | None:
-        return self.states.get(path)
-
-
-def test_a_file_is_told_when_it_was_left_alone_for_long_enough() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, 0.05)
-    assert not debouncer.due(10.1, disk)
-    debouncer.saw(X, disk.write(X), 10.12, 0.0)
-    assert not debouncer.due(10.2, disk)
-    assert debouncer.due(10.33, disk).paths == {X}
-    assert not debouncer.due(11, disk)
-
-
-def test_writes_that_nobody_was_told_of_count_too() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, 0.0)
-    disk.write(X)
-    assert not debouncer.due(10.25, disk)
-    assert debouncer.due(10.5, disk).paths == {X}
-
-
-def test_a_complete_file_that_is_renamed_into_place_is_told_at_once() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, 60.0)
-    assert debouncer.due(10.0, disk).paths == {X}
-
-
-def test_a_file_whose_time_is_set_back_while_it_is_busy_has_to_be_quiet() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, 0.0)
-    debouncer.saw(X, disk.write(X), 10.1, 1e6)
-    assert not debouncer.due(10.29, disk)
-    assert debouncer.due(10.31, disk).paths == {X}
-
-
-def test_a_time_in_the_future_does_not_hold_a_file_back() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, -1e6)
-    assert not debouncer.due(10.1, disk)
-    assert debouncer.due(10.2, disk).paths == {X}
-
-
-def test_a_file_that_never_rests_is_told_every_five_seconds() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    told = []
-    for tick in range(200):
-        now = tick / 10
-        debouncer.saw(X, disk.write(X), now, 0.0)
-        if debouncer.due(now + 0.01, disk):
-            told.append(now)
-    assert len(told) == 3
-    assert all(b - a >= GROWING_S - 0.2 for a, b in itertools.pairwise(told))
-
-
-def test_a_new_file_that_is_still_being_copied_is_not_told() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2, may_grow=lambda path: path == Y)
-    told: set[Path] = set()
-    for tick in range(200):
-        for path in (X, Y):
-            debouncer.saw(path, disk.write(path), tick / 10, 0.0)
-        told |= debouncer.due(tick / 10 + 0.01, disk).paths
-    assert told == {Y}
-    assert debouncer.due(21, disk).paths >= {X}
-
-
-def test_a_new_file_that_readers_may_open_while_it_grows_is_told_at_first_sight() -> None:
-    ready_s = 101.0
-    disk = Disk()
-    debouncer = Debouncer(0.2, is_open_to_readers=lambda path: path == Y and now_s >= ready_s)
-    told = []
-    for step in range(80):
-        now_s = 100 + step * 0.1
-        for path in (X, Y):
-            debouncer.saw(path, disk.write(path), now_s, 0.0)
-        told += [(path, round(now_s)) for path in debouncer.due(now_s, disk).paths]
-    assert sorted(told) == [(X, 105), (Y, 101), (Y, 105)]
-
-
-def test_a_file_that_came_and_went_is_told_once_as_gone_or_not() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    debouncer.saw(X, disk.write(X), 10.0, 0.0)
-    del disk.states[X]
-    debouncer.saw(X, None, 10.05, 0.0)
-    assert debouncer.due(10.3, disk).paths == {X}
-
-
-def test_a_storm_is_one_look_at_everything_once_it_is_over() -> None:
-    disk, debouncer = Disk(), Debouncer(0.2, storm_paths=100)
-    looks = []
-    for tick in range(120):
-        now = tick / 10
-        for number in range(50):
-            path = Path(f"/r/{tick}-{number}")
-            debouncer.saw(path, disk.write(path), now, 0.0)
-        if changes := debouncer.due(now + 0.01, disk):
-            looks.append((now, changes))
-        assert len(debouncer) <= 101
-    assert len(looks) <= 3
-    assert all(c.everything for _, c in looks)
-    assert debouncer.due(20, disk) == Changes(everything=True)
-    assert not debouncer.due(30, disk)
-
-
-@given(st.lists(st.tuples(st.sampled_from([X, Y]), st.floats(0, 3), st.floats(-1, 1)), max_size=30))
-def test_every_change_is_told_in_the_end(steps: list[tuple[Path, float, float]]) -> None:
-    disk, debouncer = Disk(), Debouncer(0.2)
-    now, untold = 0.0, set[Path]()
-    for path, pause, age in steps:
-        now += pause
-        untold -= debouncer.due(now, disk).paths
-        debouncer.saw(path, disk.write(path), now, age)
-        untold.add(path)
-    for _ in range(3):
-        now += 1
-        untold -= debouncer.due(now, disk).paths
-    assert not untold
-    assert len(debouncer) == 0
-
-
-def test_changes_add_up() -> None:
-    assert Changes(frozenset({X})) | Changes(frozenset({Y})) == Changes(frozenset({X, Y}))
-    assert Changes(frozenset({X})) | Changes(everything=True) == Changes(everything=True)
-    assert not Changes()
+DEADLINE_S = 60.0
 
 
 def watching(
-    watched: Path, check: Callable[[Watcher], Awaitable[None]], quiet_s: float = 0.1, poll_s: float = 0.0
+    watched: Path,
+    check: Callable[[Watcher], Awaitable[None]],
+    quiet_s: float = 0.1,
+    poll_s: float = 0.0,
+    is_open_to_readers: Callable[[Path], bool] = lambda path: False,
 ) -> None:
     async def main() -> None:
-        watcher = Watcher(watched, quiet_s, poll_s)
-        async with asyncio.timeout(20):
+        watcher = Watcher(watched, quiet_s, poll_s, is_open_to_readers=is_open_to_readers)
+        async with asyncio.timeout(DEADLINE_S):
             await watcher.start()
             try:
                 await check(watcher)
@@ -224,7 +95,7 @@ def test_a_directory_that_is_replaced_is_looked_at_whole_and_watched_again(tmp_p
         watched.mkdir()
         while not (await watcher.next_changes()).everything:
             pass
-        end = time.monotonic() + 10
+        end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             # It may be between two watches: then everything is looked at.
             (watched / "a").write_text(str(time.monotonic()))
@@ -241,20 +112,19 @@ def test_everything_is_looked_at_only_when_it_is_watched_again(tmp_path: Path, m
     watched = tmp_path / "root"
     watched.mkdir()
     happened: list[str] = []
-    watch, tell = watchfiles.watch, Watcher._tell
+    tell = Watcher._tell
 
-    def watch_and_note(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        for number, changes in enumerate(watch(*args, **kwargs)):
-            if number == 0:
-                happened.append("watched")
-            yield changes
+    class Noted(Inotify):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            happened.append("watched")
 
     def tell_and_note(watcher: Watcher, changes: Changes) -> None:
         if changes.everything:
             happened.append("everything")
         tell(watcher, changes)
 
-    monkeypatch.setattr(watchfiles, "watch", watch_and_note)
+    monkeypatch.setattr(watcher_module, "Inotify", Noted)
     monkeypatch.setattr(Watcher, "_tell", tell_and_note)
 
     async def check(watcher: Watcher) -> None:
@@ -267,13 +137,78 @@ def test_everything_is_looked_at_only_when_it_is_watched_again(tmp_path: Path, m
     assert happened[:3] == ["watched", "watched", "everything"]
 
 
-def test_stopping_takes_no_time_and_leaves_no_thread(tmp_path: Path) -> None:
-    async def main() -> float:
+@pytest.mark.parametrize("poll_s", [0.0, 0.1])
+def test_a_single_file_behind_a_link_is_watched_where_it_is(tmp_path: Path, poll_s: float) -> None:
+    (tmp_path / "here").mkdir()
+    watched, first, second = tmp_path / "here" / "data.h5", tmp_path / "first.h5", tmp_path / "second.h5"
+    first.write_text("1")
+    second.write_text("22")
+    watched.symlink_to(first)
+
+    async def check(watcher: Watcher) -> None:
+        first.write_text("333")
+        await told(watcher, watched)
+        watched.unlink()
+        watched.symlink_to(second)
+        await told(watcher, watched)
+        while True:
+            # It may be between two watches: then everything is looked at.
+            second.write_text(f"{time.monotonic()}")
+            if watched in (await watcher.next_changes()).paths:
+                return
+
+    watching(watched, check, poll_s=poll_s)
+
+
+def test_changes_that_the_kernel_dropped_are_looked_for_and_new_directories_watched(tmp_path: Path) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def hold_up(path: Path) -> bool:
+        entered.set()
+        assert released.wait(DEADLINE_S)
+        return False
+
+    async def check(watcher: Watcher) -> None:
+        (tmp_path / "first").write_text("x")
+        await asyncio.to_thread(entered.wait)
+        overflow(tmp_path)
+        (tmp_path / "new" / "below").mkdir(parents=True)
+        released.set()
+        while not (await watcher.next_changes()).everything:
+            pass
+        (tmp_path / "new" / "below" / "file").write_text("x")
+        while tmp_path / "new" / "below" / "file" not in (await watcher.next_changes()).paths:
+            pass
+
+    watching(tmp_path, check, is_open_to_readers=hold_up)
+
+
+def test_where_no_more_may_be_watched_it_is_looked_at_again_and_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(watcher_module, "FALLBACK_POLL_S", 0.05)
+    add = Inotify._add_watch
+
+    def add_one(self: Inotify, path: str, mask: int) -> int:
+        if path != str(tmp_path):
+            raise OSError(errno.ENOSPC, "no more", path)
+        return add(self, path, mask)
+
+    monkeypatch.setattr(Inotify, "_add_watch", add_one)
+
+    async def check(watcher: Watcher) -> None:
+        (tmp_path / "new").mkdir()
+        while not (await watcher.next_changes()).everything:
+            pass
+        (tmp_path / "new" / "file").write_text("x")
+        await told(watcher, tmp_path / "new" / "file")
+
+    watching(tmp_path, check)
+
+
+def test_stopping_leaves_no_thread(tmp_path: Path) -> None:
+    async def main() -> None:
         watcher = Watcher(tmp_path)
         await watcher.start()
-        begun = time.monotonic()
         await watcher.stop()
         assert not watcher._thread.is_alive()
-        return time.monotonic() - begun
 
-    assert asyncio.run(main()) < 2
+    asyncio.run(main())
