@@ -42,6 +42,7 @@ WHOLE = 0xFFFFFFFF
 MAX_HEAD_NBYTES = 1 << 20
 _MEMCPYED, _SPECIAL_MASK, _LAZY, _DICT, _VL_BLOCKS = 0x02, 0x70, 0x08, 0x01, 0x01
 _DELTA = 3
+_PLACE = struct.Struct("<QI")
 
 U32 = npt.NDArray[np.uint32]
 LayoutKind = Literal["blocks", "memcpy", "special", "whole"]
@@ -95,12 +96,14 @@ class BlockRecord:
         IntegrityError
             When a block is not the one that it says it is.
         """
-        if int(self.sizes.sum(dtype=np.int64)) != len(self.body):
-            raise IntegrityError(f"record of chunk {self.nchunk} has a body of the wrong length")
-        crc32, pack, nchunk, head = zlib.crc32, struct.Struct("<QI").pack, self.nchunk, self.head
-        for block, crc, data in self.blocks():  # as ``_checksum``, without a call for each
-            if crc32(data, crc32(pack(nchunk, block) + head, seed)) != crc:
-                raise IntegrityError(f"block {block} of chunk {self.nchunk} fails its checksum")
+        sizes, nchunk, head = self.sizes.tolist(), self.nchunk, self.head
+        if sum(sizes) != len(self.body):
+            raise IntegrityError(f"record of chunk {nchunk} has a body of the wrong length")
+        crc32, pack, view, end = zlib.crc32, _PLACE.pack, memoryview(self.body), 0
+        for block, size, crc in zip(self.ids.tolist(), sizes, self.crcs.tolist(), strict=True):
+            start, end = end, end + size  # as ``_checksum``, without a call for each
+            if crc32(view[start:end], crc32(pack(nchunk, block) + head, seed)) != crc:
+                raise IntegrityError(f"block {block} of chunk {nchunk} fails its checksum")
 
     def pick(self, wanted: Sequence[int]) -> BlockRecord:
         """A record of some of its blocks (all numbers in ``wanted`` are in it, ascending)."""
@@ -116,7 +119,7 @@ class BlockRecord:
 
 
 def _checksum(seed: int, nchunk: int, block: int, head: bytes, data: bytes | bytearray | memoryview) -> int:
-    return zlib.crc32(data, zlib.crc32(struct.pack("<QI", nchunk, block) + head, seed))
+    return zlib.crc32(data, zlib.crc32(_PLACE.pack(nchunk, block) + head, seed))
 
 
 def make_record(

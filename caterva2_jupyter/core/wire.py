@@ -67,8 +67,10 @@ _PREAMBLE = struct.Struct("<4sII")
 _RECORD = struct.Struct("<4sBBHQIIQI")
 _BLOCKS, _PIECE, _SAME, _ERROR, _END, _WORKING = 1, 2, 3, 4, 5, 6
 _TOTAL = struct.Struct("<Q")
+_U32 = struct.Struct("<I")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
-_TABLE = np.dtype([("block", "<u4"), ("size", "<u4"), ("crc", "<u4")])
+_ROW_NBYTES = 12
+_FEW_NBYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +290,8 @@ def encode_preamble(entry: Entry, with_entry: bool, digest: str = "") -> bytes:
 
 def _encode(kind: int, seed: int, nchunk: int, head: bytes, table: bytes, nblocks: int, body_nbytes: int) -> bytes:
     fixed = _RECORD.pack(b"C2BK", kind, 0, 0, nchunk, nblocks, len(head), body_nbytes, 0)[:-4]
-    crc = zlib.crc32(table, zlib.crc32(head, zlib.crc32(fixed, seed)))
-    return b"".join([fixed, struct.pack("<I", crc), head, table])
+    after = head + table
+    return b"".join([fixed, _U32.pack(zlib.crc32(after, zlib.crc32(fixed, seed))), after])
 
 
 def encode_record(
@@ -304,10 +306,11 @@ def encode_record(
     seed : int
         ``checksum_seed`` of the dataset's version.
     """
-    table = np.empty(len(record.ids), _TABLE)
-    table["block"], table["size"], table["crc"] = record.ids, record.sizes, record.crcs
+    nblocks = len(record.ids)
+    table = np.empty((nblocks, 3), "<u4")
+    table[:, 0], table[:, 1], table[:, 2] = record.ids, record.sizes, record.crcs
     kind = _PIECE if answer == "slice" else _BLOCKS
-    fixed = _encode(kind, seed, record.nchunk, record.head, table.tobytes(), len(record.ids), len(record.body))
+    fixed = _encode(kind, seed, record.nchunk, record.head, table.tobytes(), nblocks, len(record.body))
     return fixed, record.body
 
 
@@ -379,15 +382,18 @@ class RecordParser:
 
     def __init__(self, max_record_nbytes: int = (1 << 31) + MAX_HEAD_NBYTES) -> None:
         self._max = max_record_nbytes
-        self._buffer = bytearray()
+        # What was not complete: parts as they came, joined once when there are as many bytes as it takes.
+        self._waiting: list[bytes | bytearray | memoryview] = []
+        self._nwaiting = 0
         self._need = _PREAMBLE.size
-        self._seed: int | None = None
+        self._seed: int | None = None  # of records' headers
+        self._data_seed = 0  # of blocks
         self._about: Preamble | None = None
         self._nrecords = 0
         self._ended = False
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Preamble | BlockRecord | End]:
-        """What became complete with ``data``.
+        """What became complete with ``data``. Bodies of records are views of what came, not copies.
 
         Raises
         ------
@@ -399,22 +405,45 @@ class RecordParser:
         return [item for item in self._feed(data) if not isinstance(item, (SameRecord, Working))]
 
     def _feed(self, data: bytes | bytearray | memoryview) -> list[_Item]:
-        self._buffer += data
+        # Records refer to it from now on: it must not change.
+        data = data if isinstance(data, bytes) else bytes(data)
+        if not data:
+            return []
+        if self._waiting:
+            self._wait_for_more(data)
+            if self._nwaiting < self._need:
+                return []
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._nwaiting = 0
         items: list[_Item] = []
-        while len(self._buffer) >= self._need:
+        position = 0
+        while len(data) - position >= self._need:
             if self._ended:
-                if self._buffer and not self._is_one_of_many:
+                if not self._is_one_of_many:
                     raise IntegrityError("bytes after the end of an answer")
                 break
-            item = self._preamble() if self._seed is None else self._record()
+            nused, item = self._preamble(data, position) if self._seed is None else self._record(data, position)
+            position += nused
             if item is not None:
                 items.append(item)
+        if position < len(data):
+            self._wait_for_more(memoryview(data)[position:] if position else data)
         return items
+
+    def _wait_for_more(self, data: bytes | memoryview) -> None:
+        self._nwaiting += len(data)
+        if len(data) >= _FEW_NBYTES:
+            self._waiting.append(data)
+        elif self._waiting and isinstance(last := self._waiting[-1], bytearray):
+            last += data  # whoever sends byte by byte does not get an object for each
+        else:
+            self._waiting.append(bytearray(data))
 
     @property
     def rest(self) -> bytes | None:
         """What came after the answer, where it is one of several; None while it is not complete."""
-        return bytes(self._buffer) if self._ended else None
+        return b"".join(self._waiting) if self._ended else None
 
     def close(self) -> None:
         """Say that no more bytes come.
@@ -427,14 +456,16 @@ class RecordParser:
         if not self._ended:
             raise IntegrityError("the answer was cut short")
 
-    def _preamble(self) -> Preamble | None:
-        magic, size, crc = _PREAMBLE.unpack_from(self._buffer)
+    def _preamble(self, data: bytes, position: int) -> tuple[int, Preamble | None]:
+        """How many bytes of ``data`` it had, and what it says; (0, None) when more has to come first."""
+        magic, size, crc = _PREAMBLE.unpack_from(data, position)
         if magic != b"C2R1" or size > MAX_REQUEST_NBYTES:
             raise IntegrityError("not an answer to a read request")
-        if len(self._buffer) < _PREAMBLE.size + size:
+        start = position + _PREAMBLE.size
+        if len(data) < start + size:
             self._need = _PREAMBLE.size + size
-            return None
-        body = bytes(self._buffer[_PREAMBLE.size : _PREAMBLE.size + size])
+            return 0, None
+        body = data[start : start + size]
         if zlib.crc32(body) != crc:
             raise IntegrityError("the preamble fails its checksum")
         try:
@@ -444,32 +475,36 @@ class RecordParser:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise IntegrityError("malformed preamble") from error
         self._seed = checksum_seed(preamble.id, preamble.version)
+        self._data_seed = preamble.seed
         self._about = preamble
-        del self._buffer[: _PREAMBLE.size + size]
         self._need = _RECORD.size
-        return preamble
+        return _PREAMBLE.size + size, preamble
 
-    def _record(self) -> BlockRecord | SameRecord | Working | End | None:
+    def _record(self, data: bytes, position: int) -> tuple[int, BlockRecord | SameRecord | Working | End | None]:
+        """As ``_preamble``, of what follows it."""
         assert self._seed is not None
         assert self._about is not None
-        magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(self._buffer)
-        table_size = nblocks * (SAME_DTYPE if kind == _SAME else _TABLE).itemsize
+        magic, kind, _, _, nchunk, nblocks, head_size, body_size, crc = _RECORD.unpack_from(data, position)
+        table_size = nblocks * (SAME_DTYPE.itemsize if kind == _SAME else _ROW_NBYTES)
         if magic != b"C2BK" or head_size > MAX_HEAD_NBYTES or nblocks > MAX_BLOCKS_PER_RECORD or body_size > self._max:
             raise IntegrityError("not a record")
-        table_start = _RECORD.size + head_size
-        body_start = table_start + table_size
-        end = body_start + body_size
-        if len(self._buffer) < end:
-            self._need = end
-            return None
-        with memoryview(self._buffer) as view:  # a slice of the buffer itself would be one more copy
-            fixed = bytes(view[: _RECORD.size - 4])
-            head_and_table = bytes(view[_RECORD.size : body_start])
-            body = bytes(view[body_start:end])
-        if zlib.crc32(head_and_table, zlib.crc32(fixed, self._seed)) != crc:
+        start = position + _RECORD.size
+        nbytes = _RECORD.size + head_size + table_size + body_size
+        if len(data) - position < nbytes:
+            self._need = nbytes
+            return 0, None
+        head_and_table = data[start : start + head_size + table_size]
+        body = memoryview(data)[position + nbytes - body_size : position + nbytes]
+        if zlib.crc32(head_and_table, zlib.crc32(data[position : start - 4], self._seed)) != crc:
             raise IntegrityError("a record fails its checksum")
-        del self._buffer[:end]
         self._need = _RECORD.size
+        return nbytes, self._item(kind, nchunk, nblocks, head_and_table, head_size, body)
+
+    def _item(
+        self, kind: int, nchunk: int, nblocks: int, head_and_table: bytes, head_size: int, body: memoryview
+    ) -> BlockRecord | SameRecord | Working | End:
+        """What a record is, its header and table being verified."""
+        assert self._about is not None
         if kind == _END:
             if nchunk != self._nrecords:
                 raise IntegrityError(f"{self._nrecords} records came, {nchunk} were sent")
@@ -480,7 +515,7 @@ class RecordParser:
             if zlib.crc32(body) != nchunk:
                 raise IntegrityError("an error record fails its checksum")
             try:
-                form = json.loads(body)
+                form = json.loads(bytes(body))
                 status = int(form["status"])
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise IntegrityError("malformed error record") from error
@@ -493,20 +528,14 @@ class RecordParser:
             return Working(nchunk, _TOTAL.unpack(head_and_table)[0])
         if kind != (_PIECE if self._about.answer == "slice" else _BLOCKS):
             raise IntegrityError(f"a record of unknown kind {kind}")
-        table = np.frombuffer(head_and_table, _TABLE, nblocks, head_size)
-        record = BlockRecord(
-            nchunk,
-            head_and_table[:head_size],
-            table["block"].astype(np.uint32),
-            table["size"].astype(np.uint32),
-            table["crc"].astype(np.uint32),
-            body,
-        )
-        record.verify(self._about.seed)
+        table = np.frombuffer(head_and_table, "<u4", 3 * nblocks, head_size).reshape(nblocks, 3)
+        ids, sizes, crcs = table.T.astype(np.uint32, order="C")
+        record = BlockRecord(nchunk, head_and_table[:head_size], ids, sizes, crcs, body)
+        record.verify(self._data_seed)
         self._nrecords += 1
         return record
 
-    def _same(self, kind: int, nchunk: int, head_and_table: bytes, head_size: int, body: bytes) -> SameRecord:
+    def _same(self, kind: int, nchunk: int, head_and_table: bytes, head_size: int, body: memoryview) -> SameRecord:
         proof = head_and_table[:head_size]
         has_rows = len(head_and_table) > head_size
         if kind != _SAME or body or (len(proof), has_rows) not in ((DIGEST_NBYTES, False), (0, True)):
