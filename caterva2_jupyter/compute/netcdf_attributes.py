@@ -51,7 +51,7 @@ def _text(value: bytes) -> str | bytes:
 
 
 def _exact(told: Mapping[str, Any]) -> Any:
-    """The value of a text that is not just that text: see ``hdf5_index``."""
+    """The value of a text that is not just that text: see ``hdf5_attributes``."""
     kind, items = told.get("kind"), told.get("v")
     if kind == "empty":
         return np.array([], object)

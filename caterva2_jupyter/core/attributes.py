@@ -32,9 +32,11 @@ import numpy as np
 from ..errors import IntegrityError
 from .dtypes import dtype_from_json, dtype_to_json
 
-__all__ = ["attrs_tag", "decode_attr", "decode_attrs", "encode_attr", "encode_attrs"]
+__all__ = ["INLINE_ATTRS_NBYTES", "attrs_tag", "decode_attr", "decode_attrs", "encode_attr", "encode_attrs"]
 
 MAX_DEPTH = 64
+INLINE_ATTRS_NBYTES = 64 << 10
+"""Attributes that take more are not listed with their dataset: they are asked for."""
 
 
 def _b64(raw: bytes) -> str:

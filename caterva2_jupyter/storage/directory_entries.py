@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 
-from ..core.attributes import attrs_tag
+from ..core.attributes import INLINE_ATTRS_NBYTES, attrs_tag
 from ..core.group_file import GROUP_FILE, MAX_GROUP_FILE_NBYTES, parse_group_file
 from ..core.metadata import HDF5_MEDIA_TYPE, Entry, EntryKind, dataset_id
 from ..core.paths import join, name
@@ -26,9 +27,8 @@ from .plain_file import plain_geometry
 from .safe_open import OpenedPath, open_file, read_at
 from .stored_tree import StoredTrees
 
-__all__ = ["FRAME_SUFFIXES", "INLINE_ATTRS_NBYTES", "EntryDescriber", "Place", "StampedEntry"]
+__all__ = ["FRAME_SUFFIXES", "EntryDescriber", "Place", "StampedEntry"]
 
-INLINE_ATTRS_NBYTES = 64 << 10
 FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
 _CONTAINERS = {
     ".b2z": "a store of several datasets in one file, which is not served as such yet",
@@ -91,7 +91,7 @@ class EntryDescriber:
         """The entry of a directory, with the attributes that the file in it gives."""
         attrs, storage = self.group_attrs(real)
         tag = attrs_tag(attrs) if attrs else ""
-        inline = sum(len(str(v)) + len(k) for k, v in attrs.items()) <= INLINE_ATTRS_NBYTES
+        inline = _are_inline(attrs)
         return Entry(path, "group", attrs=attrs if inline else {}, attrs_tag=tag, attrs_inline=inline, storage=storage)
 
     def group_attrs(self, real: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,7 +126,7 @@ class EntryDescriber:
         header, geometry = index.header, index.geometry
         attrs, skipped = frame_attrs(index)
         tag = attrs_tag(attrs) if attrs else ""
-        inline = sum(len(str(v)) + len(k) for k, v in attrs.items()) <= INLINE_ATTRS_NBYTES
+        inline = _are_inline(attrs)
         storage = {"format": "b2nd" if index.is_array else "b2frame", **header.storage()}
         if skipped:
             storage["attrs_skipped"] = skipped
@@ -209,6 +209,10 @@ class EntryDescriber:
             if Generation.of(file.fd) != generation and not group.storage.get("live"):
                 raise DatasetChangedError(f"{place.path!r} changed while it was read")
         return [(group, group_stamp), *found]
+
+
+def _are_inline(attrs: Mapping[str, Any]) -> bool:
+    return sum(len(str(v)) + len(k) for k, v in attrs.items()) <= INLINE_ATTRS_NBYTES
 
 
 def suffix_of(path: str) -> str:

@@ -66,7 +66,7 @@ def _limit() -> None:
 
 
 def _answers(reader: Any, form: dict[str, Any], fds: list[int]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    from .hdf5_index import FOREIGN_ERRORS
+    from .hdf5_edge import FOREIGN_ERRORS
 
     name = form.get("name") or f"/dev/fd/{fds[0]}"
     try:

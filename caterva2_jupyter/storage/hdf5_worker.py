@@ -45,7 +45,7 @@ class StoredDataset:
     Attributes
     ----------
     node : dict
-        What ``hdf5_index.describe`` says.
+        What ``hdf5_dataset.describe`` says.
     chunks : ndarray of CHUNK_TABLE
         The stored chunks, ascending by number.
     """

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.attributes import attrs_tag, encode_attrs
+from ..core.attributes import INLINE_ATTRS_NBYTES, attrs_tag, encode_attrs
 from ..core.blocks import BlockRecord, checksum_seed
 from ..core.chunk_grid import ChunkProjection
 from ..core.codec import encode_blocks, encode_strings
@@ -32,7 +32,6 @@ from .root import KnownEntry, Root, StoredFile
 
 __all__ = ["MemoryRoot"]
 
-MAX_INLINE_ATTRS_NBYTES = 64 << 10
 CHUNK_NBYTES, BLOCK_NBYTES = 4 << 20, 64 << 10
 PART_NBYTES = 256 << 10
 
@@ -218,7 +217,7 @@ class MemoryRoot(Root):
 
 
 def _for_listing(entry: Entry) -> Entry:
-    if len(json.dumps(entry.attrs)) <= MAX_INLINE_ATTRS_NBYTES:
+    if len(json.dumps(entry.attrs)) <= INLINE_ATTRS_NBYTES:
         return entry
     return replace(entry, attrs={}, attrs_inline=False)
 

@@ -11,7 +11,7 @@ from caterva2_jupyter.storage import hdf5_index, hdf5_process
 
 
 def main() -> None:
-    describe = hdf5_index._attributes
+    describe = hdf5_index.read_attributes
 
     def failing(owner: Any, everything: bool) -> dict[str, Any]:
         name = (owner.name or "").rpartition("/")[2]
@@ -21,7 +21,7 @@ def main() -> None:
             time.sleep(1000)
         return describe(owner, everything)
 
-    hdf5_index._attributes = failing
+    hdf5_index.read_attributes = failing
     hdf5_process.main(sys.argv[1:])
 
 
