@@ -42,6 +42,7 @@ from ..storage.closing import close_stream
 from ..storage.comparison import compare_blocks
 from ..web.compute_pool import ComputePool
 from .adoption import Adoption, Adoptions
+from .arrivals import Arrivals
 from .cached_reductions import CachedReductions
 from .exact_answers import ExactAnswers, WantedSlice, listed
 from .fills import Fills
@@ -296,7 +297,9 @@ class CachedSource:
         segments = await self._run(Segments, entry, request)
         while (segment := await self._run(segments.next)) is not None:
             await self.fills.let_readers_go_first()
-            segments.learn(await self._segment(version, request, segment, None, reading=nullcontext()))
+            came = Arrivals()
+            await self._segment(version, request, segment, None, came, reading=nullcontext())
+            segments.learn(came.records)
 
     async def _fetch_slice(
         self, version: CachedVersion, entry: Entry, request: ReadRequest, wanted: WantedSlice
@@ -349,10 +352,11 @@ class CachedSource:
         request: ReadRequest,
         segment: Segment,
         adoption: Adoption | None,
+        came: Arrivals,
         looked_up: _LookedUp | None = None,
         reading: AbstractContextManager[None] | None = None,
-    ) -> list[BlockRecord]:
-        """The records of a segment, in the plan's order."""
+    ) -> None:
+        """Add the records of a segment to ``came``, in the plan's order: as they come, where all are fetched."""
         wanted = segment.wanted()
         if looked_up is None:
             nlanded = self._flights.nlanded
@@ -365,8 +369,10 @@ class CachedSource:
             await self._take_over(version, segment, adoption, missing, found)
         while missing:
             flights, own = self._flights.join(version, missing)
+            is_all = not flights and not found
             if own:
-                flights.append(self._flights.start(version, own, self._fetch(version, request, segment, own, nlanded)))
+                fetch = self._fetch(version, request, segment, own, nlanded, came if is_all else None)
+                flights.append(self._flights.start(version, own, fetch))
             try:
                 with reading or self.fills.reading():
                     for flight in flights:
@@ -379,7 +385,9 @@ class CachedSource:
             finally:
                 for flight in flights:
                     self._flights.leave(flight)
-        return [record for nchunk in wanted for record in found.get(nchunk, ())]
+            if is_all:
+                return
+        came.add([record for nchunk in wanted for record in found.get(nchunk, ())])
 
     async def _take_over(
         self,
@@ -398,17 +406,46 @@ class CachedSource:
                 _take(record, missing, found)
 
     async def _fetch(
-        self, version: CachedVersion, request: ReadRequest, segment: Segment, wanted: dict[int, Ints], nlanded: int
+        self,
+        version: CachedVersion,
+        request: ReadRequest,
+        segment: Segment,
+        wanted: dict[int, Ints],
+        nlanded: int,
+        came: Arrivals | None,
     ) -> list[BlockRecord]:
-        """Ask upstream for blocks, and keep them; ``nlanded``: when they were seen to be missing."""
-        records: list[BlockRecord] = []
+        """Ask upstream for blocks, and keep them.
+
+        Parameters
+        ----------
+        nlanded : int
+            When they were seen to be missing.
+        came : Arrivals, optional
+            Whoever wants these blocks and no others, and need not wait for the last of them.
+        """
+        found: dict[int, list[BlockRecord]] = {}
         missing = dict(wanted)
         if self._flights.nlanded != nlanded:
             # Whoever fetched them last put them in the cache before the flight ended.
             found, missing = await self._run(_read_cached, version, wanted)
-            records = [record for some in found.values() for record in some]
-        if not missing:
-            return records
+        at_once = came if not found else None  # what is kept may have its place among what comes
+        if missing:
+            await self._receive(version, request, segment, missing, found, at_once)
+        records = [record for nchunk in wanted for record in found.get(nchunk, ())]
+        if came is not None and at_once is None:
+            came.add(records)
+        return records
+
+    async def _receive(
+        self,
+        version: CachedVersion,
+        request: ReadRequest,
+        segment: Segment,
+        missing: dict[int, Ints],
+        found: dict[int, list[BlockRecord]],
+        came: Arrivals | None,
+    ) -> None:
+        """Move what comes from upstream from ``missing`` to ``found``, and keep it."""
         if len(segment.chunks) <= FEW_CHUNKS:
             narrow = segment.request(version.geometry, request, missing)
         else:
@@ -420,11 +457,12 @@ class CachedSource:
             try:
                 self._check_answer(stream, version)
                 async for record in stream.records:
-                    _take(record, missing, {})
+                    taken = _take(record, missing, found)
+                    if came is not None and taken is not None:
+                        came.add([taken])
                     self._flights.learn(version, record)
                     self._counts.note_fetched([record])
                     fresh.append(record)
-                    records.append(record)
                     nbytes += len(record.body)
                     if nbytes >= PUT_NBYTES:
                         await self._run(version.put_verified, *fresh)
@@ -438,7 +476,6 @@ class CachedSource:
             raise IntegrityError(
                 f"root {self.root!r} did not send all blocks of {version.path!r} that it was asked for"
             )
-        return records
 
 
 def _no_data(root: str, entry: Entry) -> UnsupportedDatasetError:
@@ -468,22 +505,25 @@ def _read_cached(
     return found, missing
 
 
-def _take(record: BlockRecord, missing: dict[int, Ints], found: dict[int, list[BlockRecord]]) -> None:
-    """Move what a record has from ``missing`` to ``found``."""
+def _take(record: BlockRecord, missing: dict[int, Ints], found: dict[int, list[BlockRecord]]) -> BlockRecord | None:
+    """Move what a record has from ``missing`` to ``found``; that part of the record, if it has any."""
     wanted = missing.get(record.nchunk)
     if wanted is None:
-        return
-    if record.is_whole:
-        found.setdefault(record.nchunk, []).append(record)
+        return None
+    ids = record.ids
+    if record.is_whole or (len(ids) == len(wanted) and bool((ids == wanted).all())):
         del missing[record.nchunk]
-        return
-    has = np.isin(wanted, record.ids)
-    if has.any():
-        found.setdefault(record.nchunk, []).append(record.pick(wanted[has].tolist()))
+    else:
+        has = np.isin(wanted, ids)
+        if not has.any():
+            return None
+        record = record.pick(wanted[has].tolist())
         if has.all():
             del missing[record.nchunk]
         else:
             missing[record.nchunk] = wanted[~has]
+    found.setdefault(record.nchunk, []).append(record)
+    return record
 
 
 _LookedUp = tuple[dict[int, list[BlockRecord]], dict[int, Ints], int]
@@ -514,7 +554,8 @@ class _CachedRecords:
         self._first: tuple[Segment, _LookedUp] | None = None
         if begun.first is not None:
             self._first = begun.first, (begun.found, begun.missing, nlanded)
-        self._pending: deque[tuple[asyncio.Task[list[BlockRecord]], int]] = deque()
+        self._pending: deque[tuple[asyncio.Task[None], int, Arrivals]] = deque()
+        self._ntaken = 0  # records of the first segment
         self._ready: deque[BlockRecord] = deque()
         self._planned = begun.first is None
 
@@ -534,7 +575,7 @@ class _CachedRecords:
     async def aclose(self) -> None:
         self._planned = True
         self._ready.clear()
-        tasks = [task for task, _ in self._pending]
+        tasks = [task for task, _, _ in self._pending]
         for task in tasks:
             task.cancel()
         while self._pending:
@@ -545,15 +586,20 @@ class _CachedRecords:
         await self._fill()
         if not self._pending:
             return False
-        task, cbytes = self._pending[0]
+        task, cbytes, came = self._pending[0]
         try:
-            records = await task
+            await came.more_than(self._ntaken, task)
+            if task.done():
+                task.result()
         except BaseException:
             await self.aclose()
             raise
-        if self._pending:
+        records = came.records[self._ntaken :]
+        self._ntaken += len(records)
+        if task.done() and self._pending:
             self._pending.popleft()
             self._source._ahead_nbytes -= cbytes
+            self._ntaken = 0
         self._ready.extend(self._segments.learn(records))
         await self._fill()
         return True
@@ -574,11 +620,13 @@ class _CachedRecords:
             self._planned = segment is None or self._segments.is_at_end
             if segment is None:
                 return
+            came = Arrivals()
             task = asyncio.create_task(
-                source._segment(self._version, self._request, segment, self._adoption, looked_up)
+                source._segment(self._version, self._request, segment, self._adoption, came, looked_up)
             )
             task.add_done_callback(look_at_error)
-            self._pending.append((task, segment.cbytes))
+            task.add_done_callback(came.tell)
+            self._pending.append((task, segment.cbytes, came))
             source._ahead_nbytes += segment.cbytes
 
 
