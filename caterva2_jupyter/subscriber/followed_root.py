@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -73,16 +73,25 @@ class FollowedRoot:
         Where the replica is read and written.
     heartbeat_s : float
         How often listeners hear the cursor when nothing changes.
+    stands_otherwise : callable, optional
+        Called when its freshness has changed.
     """
 
     def __init__(
-        self, root: str, upstream: Source, store: CatalogStore, executor: Executor, heartbeat_s: float = 5.0
+        self,
+        root: str,
+        upstream: Source,
+        store: CatalogStore,
+        executor: Executor,
+        heartbeat_s: float = 5.0,
+        stands_otherwise: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._root = root
         self.upstream = upstream
         self._store = store
         self._executor = executor
         self._heartbeat_s = heartbeat_s
+        self._stands_otherwise = stands_otherwise
         self._hub = EventHub()
         self._changed = asyncio.Condition()
         self._waiting: deque[Stimulus] = deque()
@@ -302,6 +311,8 @@ class FollowedRoot:
             self._catching_up = None
             async with self._changed:
                 self._changed.notify_all()
+            if self._stands_otherwise is not None and self.freshness != before:
+                await self._stands_otherwise()
 
     async def _perform(self, action: Action) -> bool:
         match action:

@@ -56,7 +56,7 @@ class SeenRoots:
         self._expressions = all_roots.expressions
         self.permissions, self.visitor = all_roots.permissions, visitor
 
-    # SourceDirectory, StatusDirectory, LoopGuard, Announcer
+    # SourceDirectory, StatusDirectory, ChangingDirectory, LoopGuard, Announcer
 
     async def roots(self) -> list[dict[str, Any]]:
         listed = [form for form in await self._subscriber.roots() if self.sees(form["name"])]
@@ -89,6 +89,9 @@ class SeenRoots:
             return
         async for online in self._subscriber.status(root):
             yield online
+
+    def changes(self) -> AsyncIterator[None]:
+        return self._subscriber.changes()
 
     def check_asker(self, root: str, asker: str) -> None:
         self.check(root)

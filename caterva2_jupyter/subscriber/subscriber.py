@@ -149,6 +149,7 @@ class Subscriber:
         self._followed: dict[str, FollowedRoot] = {}
         self._changing = asyncio.Lock()
         self._changed = asyncio.Condition()
+        self._nchanges = 0
         self._heard: set[int] = set()
         self._guests: dict[Link, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -296,6 +297,16 @@ class Subscriber:
                 told = online
                 yield online
 
+    async def changes(self) -> AsyncIterator[None]:
+        """Now, whenever a root came, went or stands otherwise, and with each heartbeat, without end."""
+        while True:
+            seen = self._nchanges
+            yield
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_s), self._changed:
+                    while self._nchanges == seen:
+                        await self._changed.wait()
+
     async def follow(self, root: str) -> None:
         """Follow a root, and wait a moment for its listing; fine too when its publisher is away.
 
@@ -391,7 +402,7 @@ class Subscriber:
 
         store = await self.run(open_store)
         upstream = self._upstream(known.announced, store)
-        followed = FollowedRoot(root, upstream, store, self._executor, self._heartbeat_s)
+        followed = FollowedRoot(root, upstream, store, self._executor, self._heartbeat_s, self._notify)
         await followed.start()
         self._followed[root] = followed
         if known.link is not None:
@@ -423,6 +434,7 @@ class Subscriber:
                     await self._changed.wait()
 
     async def _notify(self) -> None:
+        self._nchanges += 1
         async with self._changed:
             self._changed.notify_all()
 

@@ -88,7 +88,7 @@ from ..storage.closing import close_stream
 from ..storage.threaded_source import ThreadedSource
 from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
-from .event_teller import tell_events, tell_status
+from .event_teller import tell_events, tell_roots, tell_status
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
 __all__ = [
@@ -97,6 +97,7 @@ __all__ = [
     "AnnounceAnswers",
     "Announcer",
     "CatalogAnswers",
+    "ChangingDirectory",
     "ChunkAnswers",
     "EventsAnswers",
     "FileAnswers",
@@ -166,6 +167,15 @@ class StatusDirectory(Protocol):
 
     def status(self, root: str) -> AsyncIterator[bool]:
         """Is the root online: now, and again at each change, without end."""
+        ...
+
+
+@runtime_checkable
+class ChangingDirectory(Protocol):
+    """A directory whose roots come and go; told to those who listen to no root in particular."""
+
+    def changes(self) -> AsyncIterator[None]:
+        """It may be time to look at ``roots``: now, and again at each change and every few seconds, without end."""
         ...
 
 
@@ -775,41 +785,52 @@ class AnnounceAnswers(SourceAnswers):
 class _ListenedAnswers(SourceAnswers):
     """Base of what is told as it happens; its cap is that of listeners."""
 
+    tells_roots: ClassVar[bool] = False
+    """Is there something to tell to who names no root: which there are?"""
+    _root = ""
+
     def parse_listening(self) -> None:
         """Which root, from where on."""
         texts = self.query_texts()
+        if self.tells_roots and "root" not in texts and isinstance(self.sources, ChangingDirectory):
+            return
         self._root = parse_root_name(texts.get("root", ""))
         self._source = self.source_of(self._root)
         self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
 
     async def tell(self, message: Mapping[str, Any]) -> None:
-        self.check_listener()
+        seen = self.seen_now()
+        if self._root and seen is not self.sources:
+            seen.source(self._root)
         await self.send(message)
 
     async def send(self, message: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def check_listener(self) -> None:
-        """Let who listens hear more, or not: logins end, and users go, while they listen.
+    def seen_now(self) -> SourceDirectory:
+        """The roots as who listens sees them by now: logins end, and users go, while they listen.
 
         Raises
         ------
-        AuthenticationError, AccessDeniedError, RootNotFoundError
+        AuthenticationError, AccessDeniedError
         """
         if not isinstance(self, ServiceHandler):
-            return  # Jupyter lets in once
+            return self.sources  # Jupyter lets in once
         user = self.user_now()
         if user is None:
             raise AuthenticationError("the login has ended")
-        if isinstance(self._directory, VisitedDirectory):
-            self._directory.seen_by(user).source(self._root)
+        return self._directory.seen_by(user) if isinstance(self._directory, VisitedDirectory) else self.sources
 
     async def tell_all(self) -> None:
         """Tell events, and whether the root is online, until there is nobody to tell."""
+        sources = self.sources
         try:
             async with asyncio.TaskGroup() as tasks:
-                if isinstance(self.sources, StatusDirectory):
-                    tasks.create_task(tell_status(self._root, self.sources.status(self._root), self.tell))
+                if not self._root and isinstance(sources, ChangingDirectory):
+                    tasks.create_task(tell_roots(sources.changes(), self._roots_now, self.tell))
+                    return
+                if isinstance(sources, StatusDirectory):
+                    tasks.create_task(tell_status(self._root, sources.status(self._root), self.tell))
                 tasks.create_task(self._tell_events())
         except* (WebSocketClosedError, StreamClosedError, _NothingMore):
             pass
@@ -817,6 +838,9 @@ class _ListenedAnswers(SourceAnswers):
             log.debug("events of %s end: %s", self._root, errors.exceptions[0])
         except* Exception:
             log.exception("events of %s fail", self._root)
+
+    async def _roots_now(self) -> list[dict[str, Any]]:
+        return await self.seen_now().roots()
 
     async def _tell_events(self) -> None:
         await tell_events(self._source, self._since, self.tell)
@@ -828,9 +852,13 @@ class _NothingMore(Exception):
 
 
 class EventsAnswers(_ListenedAnswers, WebSocketHandler):
-    """``WS events?root=R&since=EPOCH:SEQ``: messages of ``event_teller`` as texts. What clients send is ignored."""
+    """``WS events?root=R&since=EPOCH:SEQ``: messages of ``event_teller`` as texts. What clients send is ignored.
+
+    Without ``root``, where roots come and go: which there are.
+    """
 
     is_socket = True
+    tells_roots = True
     _telling: asyncio.Task[None] | None = None
 
     async def answer_get(self) -> None:

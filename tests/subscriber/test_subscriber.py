@@ -377,6 +377,33 @@ def test_unfollowing_forgets_the_replica(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_listeners_hear_when_roots_come_go_and_stand_otherwise(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, "foo") as run:
+            await run.start()
+            run.subscriber._heartbeat_s = 60.0  # it is changes that are heard of here
+            seen: list[tuple[bool, bool]] = []
+
+            async def watch() -> None:
+                async for _ in run.subscriber.changes():
+                    (status,) = await run.subscriber.roots()
+                    seen.append((status["followed"], status["online"]))
+
+            watching = asyncio.create_task(watch())
+            await eventually(lambda: bool(seen))
+            await run.subscriber.follow("foo")
+            await eventually(lambda: seen[-1] == (True, True))
+            run.link.tell_roots(foo=False)
+            await eventually(lambda: seen[-1] == (True, False))
+            run.link.tell_roots()
+            await eventually(lambda: seen[-1] == (True, True))
+            await run.subscriber.unfollow("foo")
+            await eventually(lambda: seen[-1] == (False, True))
+            watching.cancel()
+
+    asyncio.run(main())
+
+
 def test_roots_of_the_configuration_are_followed_by_themselves(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, "foo", "bar", follow=("bar",)) as run:

@@ -868,6 +868,28 @@ def test_a_root_that_goes_away_and_returns_is_told() -> None:
     assert [m["online"] for m in received if m["type"] == "status"] == [True, False]
 
 
+def test_who_names_no_root_is_told_which_there_are_and_again_only_when_that_is_otherwise() -> None:
+    class Changing(Memory):
+        is_online = True
+        last_seq = 0
+
+        async def roots(self) -> list[dict[str, Any]]:
+            return [{"name": "foo", "online": self.is_online, "seq": self.last_seq}]
+
+        async def changes(self) -> AsyncIterator[None]:
+            yield
+            self.last_seq = 1  # no change of the root's standing
+            yield
+            self.is_online = False
+            yield
+            await asyncio.Event().wait()
+
+    with serving(Changing()) as served:
+        first, second = asyncio.run(messages(served, "", 2))
+    assert first == {"type": "roots", "roots": [{"name": "foo", "online": True, "seq": 0}]}
+    assert second == {"type": "roots", "roots": [{"name": "foo", "online": False, "seq": 1}]}
+
+
 @pytest.mark.parametrize(
     ("query", "status"), [("root=bar", 404), ("", 404), ("root=foo&since=x", 400), ("root=..", 404)]
 )
