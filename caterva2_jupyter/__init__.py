@@ -104,6 +104,8 @@ _CLIENT_MODULES = {
     "RootStatus": "service",
 }
 
+_EXTRAS = ("to_caterva2", "watch")
+"""Not in ``__all__``: what they need may not be installed."""
 _PUBLISHING = ("Publication", "publish")
 
 
@@ -112,13 +114,13 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(".publishing", __name__), name)
     elif name in _CLIENT_MODULES:
         value = getattr(import_module(f".client.{_CLIENT_MODULES[name]}", __name__), name)
-    elif name == "to_caterva2":  # not in __all__: xarray may not be there
+    elif name == "to_caterva2":
         try:
             import_module("xarray")
         except ImportError:
             raise AttributeError("to_caterva2() needs xarray: pip install 'caterva2-jupyter[xarray]'") from None
         value = getattr(import_module(".xarray_backend.writing", __name__), name)
-    elif name == "watch":  # nor may widgets be there
+    elif name == "watch":
         try:
             value = import_module(".widgets.watching", __name__).watch
         except ModuleNotFoundError as error:
@@ -132,7 +134,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_EXTRAS, *(name for name in globals() if name.startswith("__"))})
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..client.address import split_for
 from ..client.client import Client
-from ..client.group import Group
+from ..client.group import Group, RemoteObject
 from ..client.remote_array import RemoteArray
 from ..client.remote_file import RemoteFile
 from ..client.representation import format_nbytes
-from ..core.paths import split_address
-from ..errors import IntegrityError, RequestError, TooLargeError
-from .commands import _split_slice
+from ..errors import IntegrityError, RequestError, SelectionError, TooLargeError
 from .output import Output
+from .selections import open_selected
 
 __all__ = ["cache_clear", "cache_pin", "cache_prefetch", "cache_seal", "cache_status", "cache_unpin", "cache_verify"]
 
@@ -36,6 +36,8 @@ def cache_status(client: Client, options: argparse.Namespace, out: Output) -> No
     if counters:
         out.line("since the start: " + ", ".join(f"{name} {number}" for name, number in counters.items()), style="dim")
     out.table(["name", "version", "size", "note"], [_row(dataset) for dataset in datasets])
+    if options.path and not datasets:
+        out.line(f"nothing of {options.path} is cached", style="dim")
     cached = {dataset["path"] for dataset in datasets}
     for path in status["pins"]:
         if path not in cached:
@@ -75,7 +77,7 @@ def cache_clear(client: Client, options: argparse.Namespace, out: Output) -> Non
 
 def cache_pin(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Let datasets stay in the cache."""
-    client.follow(split_address(options.path)[0])
+    client.follow(split_for(client.url_base, options.path)[0])
     _tell(client.cache.pin(options.path), "pinned", options, out)
 
 
@@ -97,9 +99,11 @@ def _tell(paths: Iterable[str], what: str, options: argparse.Namespace, out: Out
 
 def cache_prefetch(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Have a selection, or all below a group, fetched to the cache."""
-    address, key = _split_slice(options.path)
+    opened, _, key = open_selected(client, options.path)
+    if key and isinstance(opened, Group):
+        raise SelectionError(f"{options.path!r} selects from a group: write the name of a dataset")
     fetched: list[dict[str, Any]] = []
-    for node in _datasets(client, address):
+    for node in _datasets(opened):
         path = f"{node.root}/{node.path}"
         with out.progress(path) as progress:
             estimate = node.prefetch(key if key else ..., progress)
@@ -116,8 +120,7 @@ def cache_prefetch(client: Client, options: argparse.Namespace, out: Output) -> 
         )
 
 
-def _datasets(client: Client, address: str) -> Iterator[RemoteArray | RemoteFile]:
-    node = client[address]
+def _datasets(node: RemoteObject) -> Iterator[RemoteArray | RemoteFile]:
     if isinstance(node, (RemoteArray, RemoteFile)):
         yield node
     elif isinstance(node, Group):

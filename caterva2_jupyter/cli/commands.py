@@ -6,10 +6,10 @@ They raise the errors of the package; ``main`` turns them into one line and an e
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
+from ..client.address import split_for
 from ..client.client import Client
 from ..client.group import UnsupportedDataset
 from ..client.remote_array import RemoteArray
@@ -17,11 +17,12 @@ from ..client.remote_file import RemoteFile
 from ..core.catalog import parse_filter
 from ..core.legacy import info_json
 from ..core.metadata import Entry
-from ..core.paths import join, name, split_address
+from ..core.paths import join, name
 from ..core.roots import host_and_port
-from ..core.selection import parse_basic, parse_key_text
-from ..errors import DatasetNotFoundError, RequestError, TooLargeError
+from ..core.selection import parse_basic
+from ..errors import RequestError, TooLargeError
 from .output import Output
+from .selections import open_selected
 
 __all__ = ["announce", "download", "info", "list_", "roots", "show", "subscribe", "unsubscribe", "url"]
 
@@ -67,7 +68,7 @@ def unsubscribe(client: Client, options: argparse.Namespace, out: Output) -> Non
 def list_(client: Client, options: argparse.Namespace, out: Output) -> None:
     """List what is in a root or group."""
     parse_filter(options.filter)
-    root, path = split_address(options.path)
+    root, path = split_for(client.url_base, options.path)
     entries = _below(client, root, path, options.filter)
     if options.json and options.long:
         out.json([entry.to_json() for entry in entries])
@@ -110,7 +111,7 @@ def _row(root: str, entry: Entry) -> list[str]:
 
 def info(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Tell what is known about a dataset."""
-    root, path = split_address(options.dataset)
+    root, path = split_for(client.url_base, options.dataset)
     entry = client.entry(join(root, path))
     form = info_json(entry, urlpath=join(root, entry.path)) if entry.has_data else _describe(entry)
     if options.json:
@@ -127,14 +128,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
 
 def show(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print values of a dataset, or the text of a file."""
-    address, key = _split_slice(options.dataset)
-    try:
-        node = client[address]
-    except DatasetNotFoundError:
-        if not key:
-            raise
-        address, key = options.dataset, ()  # a name that ends like a slice
-        node = client[address]
+    node, address, key = open_selected(client, options.dataset)
     if isinstance(node, UnsupportedDataset):
         node[()]  # raises, with the reason
     if not isinstance(node, (RemoteArray, RemoteFile)):
@@ -161,17 +155,9 @@ def _check_size(address: str, node: RemoteArray | RemoteFile, key: tuple[Any, ..
         )
 
 
-def _split_slice(text: str) -> tuple[str, tuple[Any, ...]]:
-    """``NAME[SLICE]`` -> (name, key); brackets that are part of a name stay in it."""
-    match = re.fullmatch(r"(?P<address>.*?)(?:\[(?P<key>[-+\d:,.\s\w]*)\])?", text, re.DOTALL)
-    if match is None or not match["address"]:
-        return text, ()
-    return match["address"], parse_key_text(match["key"] or "")
-
-
 def url(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print the URL that a dataset is fetched from."""
-    root, path = split_address(options.dataset)
+    root, path = split_for(client.url_base, options.dataset)
     entry = client.entry(join(root, path))
     text = client.url(join(root, entry.path))
     if options.json:
@@ -182,7 +168,7 @@ def url(client: Client, options: argparse.Namespace, out: Output) -> None:
 
 def download(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Save a dataset as a file."""
-    root, path = split_address(options.dataset)
+    root, path = split_for(client.url_base, options.dataset)
     node = client[join(root, path)]
     target = Path(root, node.path) if options.localpath is None else Path(options.localpath)
     if options.localpath is not None and options.localpath.endswith("/"):

@@ -21,23 +21,41 @@ __all__ = ["add_connection_options", "connection_arguments", "one_line"]
 
 _CURES: tuple[tuple[type[Exception], str], ...] = (
     (RootNotFoundError, "`cat2cli roots` lists the roots"),
-    (DatasetNotFoundError, "`cat2cli list ROOT` lists what is there"),
+    (DatasetNotFoundError, "`cat2cli list {root}` lists what is there"),
     (AuthenticationError, "give --username and --password, or --token"),
     (DatasetChangedError, "run the command again"),
-    (SelectionError, "`cat2cli info DATASET` tells its shape"),
+    (SelectionError, "`cat2cli info {dataset}` tells its shape"),
     (NotCachedError, "`cat2cli roots` tells when the publisher is back"),
     (SourceUnavailableError, "Start cat2sub, or name another subscriber with --subscriber URL"),
 )
 
 
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that ``connection_arguments`` reads."""
-    parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    parser.add_argument("--loglevel", choices=LOG_LEVELS, help="what is logged to standard error (default: warning)")
-    parser.add_argument("--subscriber", metavar="URL", help="the subscriber to talk to (default: found, see the docs)")
-    parser.add_argument("--token", help="token for it, such as Jupyter's")
-    parser.add_argument("--username", "--user", metavar="EMAIL", help="log in as this user")
-    parser.add_argument("--password", "--pass", metavar="TEXT", help="with this password")
+_OF_INDICES = dict(_CURES)[SelectionError]
+_TOLD = ("give a token", "start it with", "did you mean", "nothing is below it", "; write ", ": write ")
+"""In messages that tell what to do themselves."""
+
+
+def add_connection_options(parser: argparse.ArgumentParser, *, is_listed: bool = True) -> None:
+    """Add the options that ``connection_arguments`` reads.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    is_listed : bool
+        Does the help of this parser tell about them? That of a command leaves it to the program's.
+    """
+
+    def add(*names: str, told: str, **how: Any) -> None:
+        parser.add_argument(*names, help=told if is_listed else argparse.SUPPRESS, **how)
+
+    add("--conf", metavar="FILE", told="configuration file (default: caterva2.toml, if it is there)")
+    levels = ", ".join(LOG_LEVELS)
+    add("--loglevel", metavar="LEVEL", choices=LOG_LEVELS, told=f"what is logged: {levels} (default: warning)")
+    found = "default: CATERVA2_URL, the Jupyter server around it, caterva2.toml, http://localhost:8002"
+    add("--subscriber", metavar="URL", told=f"the subscriber to talk to ({found})")
+    add("--token", metavar="TEXT", told="token for it, such as Jupyter's (default: CATERVA2_TOKEN)")
+    add("--username", "--user", metavar="EMAIL", told="log in as this user (default: CATERVA2_USERNAME)")
+    add("--password", "--pass", metavar="TEXT", told="with this password (default: CATERVA2_PASSWORD)")
 
 
 def connection_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -49,12 +67,24 @@ def connection_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(settings, key) or None for key in (*given, "tls_ca")}
 
 
-def one_line(error: Caterva2Error) -> str:
-    """What went wrong and what to do about it."""
+def one_line(error: Exception, address: str = "") -> str:
+    """What went wrong and what to do about it.
+
+    Parameters
+    ----------
+    error : Exception
+        One of ours; an IndexError, TypeError or ValueError is of an index that does not fit.
+    address : str
+        ``ROOT/PATH[SELECTION]`` as it was given, for the cure.
+    """
     message = " ".join(str(error).split())
     cure = next((text for cls, text in _CURES if isinstance(error, cls)), "")
-    if not cure or cure in message or "give a token" in message:
+    if not isinstance(error, Caterva2Error):
+        cure = _OF_INDICES
+    if not cure or any(told in message for told in (cure, *_TOLD)):
         return message
+    dataset = address.partition("[")[0]
+    cure = cure.format(root=dataset.removeprefix("cat2://").partition("/")[0] or "ROOT", dataset=dataset or "DATASET")
     if isinstance(error, SourceUnavailableError) and not isinstance(error, NotCachedError) and message[-1:] != "?":
         return message  # something answers, or another service is away: the message says what to do
     return f"{message} {cure}" if message.endswith("?") else f"{message}: {cure}"

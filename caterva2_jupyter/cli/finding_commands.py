@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..client.address import split_for
 from ..client.client import Client
 from ..core.catalog import parse_filter
 from ..core.metadata import Entry
-from ..core.paths import join, split_address
+from ..core.paths import join
 from .commands import _row
 from .output import Output
 
 __all__ = ["search", "tree"]
 
+_TWIGS = ("├── ", "└── ", "│   ")
+_ASCII_TWIGS = ("|-- ", "`-- ", "|   ")
 _COLUMNS = ["name", "kind", "shape", "dtype", "size", "stored", "note"]
 
 
 def tree(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Print what is in a root or group as a tree."""
     parse_filter(options.filter)
-    root, path = split_address(options.path)
-    if path:
-        path = client.entry(join(root, path)).path
+    root, path = split_for(client.url_base, options.path)
+    own = client.entry(join(root, path)) if path else Entry("", "group")
+    path = own.path
     top = _Branch(join(root, path).rstrip("/"))
+    top.entry = own
     start = len(path) + 1 if path else 0
-    for entry in client.entries(join(root, path), q=options.filter):
+    below = client.entries(join(root, path), q=options.filter) if own.kind == "group" else iter(())
+    for entry in below:
         names = entry.path[start:].split("/") if entry.path != path else []
         if names:
             top.add(names, entry)
     if options.json:
         out.json(top.to_json(options.depth))
         return
-    out.line(top.name)
-    for line, style in top.lines(options.depth):
+    out.line(top.name + (top.note if own.kind != "group" else ""))
+    twigs = _TWIGS if out.can_print("".join(_TWIGS)) else _ASCII_TWIGS
+    for line, style in top.lines(options.depth, twigs):
         out.line(line, style)
-    out.line(f"{top.ndatasets} datasets", style="dim")
+    out.line(f"{top.ndatasets} dataset{'s' if top.ndatasets != 1 else ''}", style="dim")
 
 
 class _Branch:
@@ -58,14 +64,15 @@ class _Branch:
         own = self.entry is not None and self.entry.has_data
         return own + sum(branch.ndatasets for branch in self.below.values())
 
-    def lines(self, depth: int | None, indent: str = "") -> Iterator[tuple[str, str]]:
+    def lines(self, depth: int | None, twigs: Sequence[str], indent: str = "") -> Iterator[tuple[str, str]]:
         if depth == 0:
             return
         branches = [self.below[name] for name in sorted(self.below)]
         for branch in branches:
             is_last = branch is branches[-1]
-            yield f"{indent}{'└── ' if is_last else '├── '}{branch.name}{branch.note}", "bold" if branch.below else ""
-            yield from branch.lines(None if depth is None else depth - 1, indent + ("    " if is_last else "│   "))
+            twig, deeper = (twigs[1], "    ") if is_last else (twigs[0], twigs[2])
+            yield f"{indent}{twig}{branch.name}{branch.note}", "bold" if branch.below else ""
+            yield from branch.lines(None if depth is None else depth - 1, twigs, indent + deeper)
 
     @property
     def note(self) -> str:
@@ -94,7 +101,7 @@ def search(client: Client, options: argparse.Namespace, out: Output) -> None:
     places = options.paths or [status.name for status in client.roots.values() if status.followed]
     found = [
         (root, entry)
-        for root, path in map(split_address, places)
+        for root, path in (split_for(client.url_base, place) for place in places)
         for entry in client.entries(join(root, path), q=options.words)
         if entry.has_data
     ]

@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.highlighter import ReprHighlighter
@@ -40,12 +41,35 @@ def inert(text: str) -> str:
     )
 
 
+def _needed_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column of a table that can be read: only dtypes and notes may be folded a little."""
+    longest = [max((len(row[n]) for row in rows), default=0) for n in range(len(columns))]
+    cut = [min(width, 24) if n else width for n, width in enumerate(longest)]
+    return [2 + max(width, len(column)) for width, column in zip(cut, columns, strict=True)]
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # ``main`` knows what to do, whoever wrote
+
+
 class Output:
     """Standard output, and progress on standard error."""
 
     def __init__(self) -> None:
-        self._out = Console(file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
-        self._err = Console(file=sys.stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
+        self._out = _Console(file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        self._err = _Console(file=sys.stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+    def can_print(self, text: str) -> bool:
+        """Does standard output have all of these characters?"""
+        try:
+            text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def line(self, text: str, style: str = "") -> None:
         """One line of text."""
@@ -71,6 +95,11 @@ class Output:
         if not self._out.is_terminal:
             for row in rows:
                 sys.stdout.write("\t".join(inert(cell) for cell in row) + "\n")
+            return
+        if sum(_needed_widths(columns, rows)) > self._out.width:
+            for first, *rest in rows:
+                self.line(first)
+                self.line("    " + "  ".join(cell for cell in rest if cell), style="dim")
             return
         table = Table(box=None, header_style="bold")
         for column in columns:

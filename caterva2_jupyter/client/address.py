@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from ..core.paths import split_address
-from ..errors import ConfigError, InvalidPathError
+from ..errors import AccessDeniedError, ConfigError, InvalidPathError
 
-__all__ = ["DatasetAddress", "ServiceUrl", "parse_address", "parse_service_url"]
+__all__ = ["DatasetAddress", "ServiceUrl", "parse_address", "parse_service_url", "split_for"]
 
 _PAGES = ("/lab", "/tree", "/notebooks", "/doc")
 
@@ -55,6 +56,8 @@ def parse_address(text: str) -> DatasetAddress:
     ------
     InvalidPathError
         When it is none of the three forms.
+    TypeError
+        When it is no text.
 
     Examples
     --------
@@ -63,6 +66,8 @@ def parse_address(text: str) -> DatasetAddress:
     >>> parse_address("climate/era5.nc").path
     'era5.nc'
     """
+    if not isinstance(text, str):
+        raise TypeError(f"an address is text, 'ROOT/PATH', not {type(text).__name__}: {reprlib.repr(text)}")
     if text.startswith("cat2://"):
         return DatasetAddress("", *split_address(unquote(text.removeprefix("cat2://"), errors="strict")))
     if text.startswith(("cat2http://", "cat2https://", "cat2http+unix://")):
@@ -70,7 +75,33 @@ def parse_address(text: str) -> DatasetAddress:
         if not dash or not urlsplit(base).netloc:
             raise InvalidPathError(f"not an address: {text[:200]!r}; write cat2http://HOST:PORT/BASE/-/ROOT/PATH")
         return DatasetAddress(base.rstrip("/"), *split_address(unquote(where, errors="strict")))
+    if text.startswith(("http://", "https://")):
+        raise InvalidPathError(
+            f"not an address: {text[:200]!r}; write ROOT/PATH, or with its service cat2http://HOST:PORT/BASE/-/ROOT/PATH"
+        )
+    if not text or text.startswith(("/", ".")) or ("\\" in text and "/" not in text):
+        raise InvalidPathError(f"not an address: {text[:200]!r}; write ROOT/PATH, with no slash before the root's name")
     return DatasetAddress("", *split_address(text))
+
+
+def split_for(url: str, address: str) -> tuple[str, str]:
+    """Root and path of an address that is of the service at ``url``.
+
+    Raises
+    ------
+    AccessDeniedError
+        When it names another service.
+    InvalidPathError, TypeError
+
+    Examples
+    --------
+    >>> split_for("http://localhost:8002", "cat2://foo/ds-1d")
+    ('foo', 'ds-1d')
+    """
+    parsed = parse_address(address)
+    if parsed.url and parsed.url != url:
+        raise AccessDeniedError(f"{address} is of another service than {url}: connect() to that one, or open_address()")
+    return parsed.root, parsed.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +134,10 @@ def parse_service_url(text: str) -> ServiceUrl:
     >>> parse_service_url("http://localhost:8888/user/me/lab/tree/a.ipynb?token=abc")
     ServiceUrl(url='http://localhost:8888/user/me/caterva2', token='abc')
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"the URL of a service is text, as 'http://localhost:8002', not {type(text).__name__}")
+    if not text:
+        raise ConfigError("the URL of a service is empty: write http://host:port, or leave it out to have one found")
     if text.startswith(("unix:", "/")):
         return ServiceUrl("http+unix://" + quote(text.removeprefix("unix:"), safe=""))
     if "://" not in text:

@@ -26,6 +26,9 @@ class CacheService:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    def __repr__(self) -> str:
+        return f"<CacheService of {self._transport.url}>"
+
     def _ask(self, method: str, route: str, form: object = None, params: Mapping[str, str] | None = None) -> Answer:
         body = None if form is None else json.dumps(form, separators=(",", ":")).encode()
         try:

@@ -14,8 +14,8 @@ import numpy as np
 from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join
-from ..errors import AccessDeniedError, Caterva2Error, NotFoundError, RequestError, RootNotFoundError
-from .address import DatasetAddress, parse_address
+from ..errors import Caterva2Error, ConfigError, NotFoundError, RequestError, RootNotFoundError
+from .address import DatasetAddress, parse_address, split_for
 from .area_service import AreaService
 from .cache_policy import CachePolicy, parse_cache_policy
 from .cache_service import CacheService
@@ -29,6 +29,7 @@ from .representation import html_table
 from .service import RootStatus, Service
 from .session import DEFAULT_MAX_NBYTES, Session
 from .showing import shown
+from .suggestions import suggesting
 from .transport import Timeouts, Transport
 from .user_service import UserService
 from .writable import warn_of_skipped
@@ -93,11 +94,20 @@ def connect(
     >>> client
     <Client http://localhost:8002>
     """
+    _check_numbers(max_nbytes, connect_timeout_s, progress_timeout_s)
     found = find_service(url, token, username, password)
     timeouts = Timeouts(connect_timeout_s, progress_timeout_s)
     transport = Transport(found.url, found.credentials, timeouts, found.tls_ca if tls_ca is None else tls_ca)
     policy, bars = parse_cache_policy(cache), find_bars(progress)
     return Client(Session(Service(transport), max_nbytes, policy, short_circuit, bars))
+
+
+def _check_numbers(max_nbytes: int, connect_timeout_s: float, progress_timeout_s: float) -> None:
+    if type(max_nbytes) is bool or not isinstance(max_nbytes, (int, np.integer)) or max_nbytes < 0:
+        raise ConfigError(f"max_nbytes is a number of bytes, as 1 << 30, not {max_nbytes!r}")
+    for name, value in (("connect_timeout_s", connect_timeout_s), ("progress_timeout_s", progress_timeout_s)):
+        if type(value) is bool or not isinstance(value, (int, float, np.number)) or not value > 0:
+            raise ConfigError(f"{name} is a number of seconds over 0, not {value!r}")
 
 
 def open_address(address: str) -> RemoteObject:
@@ -216,10 +226,17 @@ class Client:
         RootNotFoundError, DatasetNotFoundError, InvalidPathError
         """
         root, path = self._split(address)
-        self._session.follow(root)
-        if not path:
-            return self._root(root)
-        return open_path(self._session, root, path)
+        with suggesting(self._session.service, root, path):
+            self._session.follow(root)
+            return open_path(self._session, root, path) if path else self._root(root)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the roots."""
+        return iter(self.roots)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """What may follow ``client["``: roots."""
+        return list(self.roots)
 
     def _root(self, root: str) -> Group:
         try:
@@ -234,10 +251,7 @@ class Client:
         return opened if isinstance(opened, Group) else Group(self._session, root, Entry("", "group"))
 
     def _split(self, address: str) -> tuple[str, str]:
-        parsed = parse_address(address)
-        if parsed.url and parsed.url != self.url_base:
-            raise AccessDeniedError(f"{address} is of another service than {self.url_base}: use open_address()")
-        return parsed.root, parsed.path
+        return split_for(self.url_base, address)
 
     def __contains__(self, address: object) -> bool:
         if not isinstance(address, str):
@@ -255,7 +269,9 @@ class Client:
         ------
         RootNotFoundError
         """
-        self._session.service.follow(self._split(root)[0])
+        name = self._split(root)[0]
+        with suggesting(self._session.service, name):
+            self._session.service.follow(name)
 
     def unfollow(self, root: str) -> None:
         """Have the subscriber stop following a root."""
@@ -322,9 +338,15 @@ class Client:
         >>> for change in client.changes("foo/dir2"):               # doctest: +SKIP
         ...     print(change.kind, change.path)
         """
-        root, path = self._split(address)
-        self._session.follow(root)
+        root, path = self._followed(address)
         return changes_of(self._session.service, root, path)
+
+    def _followed(self, address: str) -> tuple[str, str]:
+        """Root and path of an address, with the root followed."""
+        root, path = self._split(address)
+        with suggesting(self._session.service, root):
+            self._session.follow(root)
+        return root, path
 
     def watch(self, address: str, callback: Callable[[Change], object]) -> Watch:
         """Have a function called on each change of a root, group or dataset, in a thread, until ``stop()``.
@@ -334,8 +356,9 @@ class Client:
         >>> watch = client.watch("foo", print)                      # doctest: +SKIP
         >>> watch.stop()                                            # doctest: +SKIP
         """
-        root, path = self._split(address)
-        self._session.follow(root)
+        if not callable(callback):
+            raise TypeError(f"watch() calls a function with each change: {type(callback).__name__} is none")
+        root, path = self._followed(address)
         return Watch(self._session.service, root, path, callback)
 
     def announce(self, address: str) -> None:
@@ -355,7 +378,9 @@ class Client:
         ------
         RootNotFoundError, DatasetNotFoundError
         """
-        return self._session.service.entry(*self._split(address))
+        root, path = self._split(address)
+        with suggesting(self._session.service, root, path):
+            return self._session.service.entry(root, path)
 
     def metadata(self, address: str) -> dict[str, Any]:
         """The same as the JSON that the service sent."""
@@ -377,7 +402,8 @@ class Client:
         RootNotFoundError, DatasetNotFoundError
         """
         root, path = self._split(address)
-        return self._session.service.entries(root, CatalogQuery(under=path, depth=depth, q=q))
+        with suggesting(self._session.service, root, path):
+            yield from self._session.service.entries(root, CatalogQuery(under=path, depth=depth, q=q))
 
     def page(self, address: str, *, depth: int = 1, after: str = "", limit: int = 1000, q: str = "") -> CatalogPage:
         """One page of a listing: for those who show it while it is long.
@@ -395,7 +421,10 @@ class Client:
             As for ``entries``.
         """
         root, path = self._split(address)
-        return self._session.service.page(root, CatalogQuery(under=path, depth=depth, after=after, limit=limit, q=q))
+        with suggesting(self._session.service, root, path):
+            return self._session.service.page(
+                root, CatalogQuery(under=path, depth=depth, after=after, limit=limit, q=q)
+            )
 
     def download(
         self, address: str, path: str | os.PathLike[str] | None = None, progress: Progress | None = None

@@ -61,7 +61,13 @@ def find_service(
     Found(url='http://localhost:8002', credentials=Credentials(), origin='argument', tls_ca='')
     """
     environ = os.environ if environ is None else environ
+    for name, value in (("token", token), ("username", username), ("password", password)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} is text, not {type(value).__name__}")
     given = Credentials(token or "", username or "", password or "")
+    if bool(given.username) != bool(given.password):
+        missing = "password" if given.username else "username"
+        raise ConfigError(f"a user logs in with both username and password: {missing} is missing")
     if url is not None:
         service = parse_service_url(url)
         if given != Credentials():

@@ -6,6 +6,7 @@ nothing behind. It decides no names but the default one.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import secrets
@@ -23,6 +24,7 @@ from ..core.metadata import Entry, Geometry
 from ..core.paths import name as last_name
 from ..core.selection import AxisRange, Selection
 from ..errors import (
+    Caterva2Error,
     IntegrityError,
     SourceUnavailableError,
     TooLargeError,
@@ -38,6 +40,15 @@ __all__ = ["download", "write_sealed"]
 SLAB_NBYTES = 64 << 20
 MAX_STRINGS_NBYTES = 1 << 30
 
+_CURES = {
+    errno.ENOSPC: "no room is left on that disk: make some, or write to another one (nothing was written)",
+    errno.EDQUOT: "your quota of that disk is used up: make room, or write to another one (nothing was written)",
+    errno.EROFS: "that file system is read-only: give another directory",
+    errno.EACCES: "no permission to write there: give another directory",
+    errno.EPERM: "no permission to write there: give another directory",
+    errno.ENAMETOOLONG: "the name is too long for that file system: give another one",
+}
+
 
 def download(
     session: Session,
@@ -48,7 +59,7 @@ def download(
 ) -> Path:
     """Write a dataset to a local file; see ``RemoteDataset.download``."""
     goal = _goal(entry, path)
-    goal.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(goal.parent)
     with telling(progress, session.bars, goal.name) as progress, _in_place(goal) as temporary:
         try:
             if expression_of(entry) is not None:
@@ -84,7 +95,7 @@ def write_sealed(
         Called before the file is made here from values instead.
     """
     goal = _goal(entry, path, suffix=".b2nd")
-    goal.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(goal.parent)
     with telling(progress, session.bars, goal.name) as progress, _in_place(goal) as temporary:
         try:
             with open_sealed() as answer, temporary.open("wb") as sink:
@@ -111,16 +122,40 @@ def _goal(entry: Entry, path: str | os.PathLike[str] | None, suffix: str = "") -
     if path is None:
         return Path(name)
     goal = Path(path)
-    return goal / name if goal.is_dir() or str(path).endswith(("/", os.sep)) else goal
+    if goal.is_dir() or str(path).endswith(("/", os.sep)):
+        goal /= name
+    if goal.exists() and not goal.is_file():
+        # Renaming over it would take a device or a socket away from everybody.
+        raise FileExistsError(errno.EEXIST, "not a file that can be replaced: give another path", str(goal))
+    return goal
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "a file, not a directory: give another path", str(path)) from None
+    except OSError as error:
+        raise _told(error, str(error.filename or path)) from None
+
+
+def _told(error: OSError, path: str) -> OSError:
+    """The error with what to do about it."""
+    number = error.errno or 0
+    return OSError(number, _CURES.get(number, error.strerror), path)
 
 
 @contextmanager
 def _in_place(goal: Path) -> Iterator[Path]:
-    """A temporary name beside ``goal`` that becomes it when all went well."""
+    """A temporary name beside ``goal`` that becomes it when all went well; errors name the goal, and what to do."""
     temporary = goal.with_name(f".{goal.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
         os.replace(temporary, goal)
+    except OSError as error:
+        if isinstance(error, Caterva2Error) or error.errno is None:
+            raise
+        raise _told(error, str(goal)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -31,6 +31,7 @@ from .remote_path import RemotePath
 from .representation import format_nbytes, html_table, plain
 from .session import Session
 from .showing import Viewed
+from .suggestions import suggesting
 from .writable import Writable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Group", "RemoteObject", "UnsupportedDataset", "open_entry"]
 
 SHOWN_CHILDREN = 40
+COMPLETED_CHILDREN = 1000
 
 
 class UnsupportedDataset(Writable):
@@ -178,19 +180,28 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         ------
         DatasetNotFoundError, InvalidPathError
         """
-        return open_path(self._session, self._root, join(self.path, self._relative(path)))
+        whole = join(self.path, self._relative(path))
+        with suggesting(self._session.service, self._root, whole):
+            return open_path(self._session, self._root, whole)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """What may follow ``group["``: the names in it."""
+        query = CatalogQuery(under=self.path, depth=1, limit=COMPLETED_CHILDREN)
+        return list(self._names(self._session.service.page(self._root, query).entries()))
 
     def get(self, path: str, default: Any = None) -> Any:
         """What is at a path below this group, or ``default`` when nothing is there."""
         try:
-            return self[path]
+            return open_path(self._session, self._root, join(self.path, self._relative(path)))
         except NotFoundError:
             return default
 
     def _relative(self, path: str | RemotePath) -> str:
+        if not isinstance(path, (str, RemotePath)):
+            raise TypeError(f"a group is indexed by paths, as group['dir/x'], not by {type(path).__name__}")
         relative = parse_path(str(path))
         if not relative:
-            raise InvalidPathError(f"not a path below {self._root}/{self.path}: {path!r}")
+            raise InvalidPathError(f"not a path below {join(self._root, self.path).rstrip('/')}: {path!r}")
         return relative
 
     def __contains__(self, path: object) -> bool:
@@ -344,7 +355,9 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
             For a directory.
         """
         if not self._entry.version:
-            raise UnsupportedDatasetError(f"{self._root}/{self.path} is a directory: download its datasets one by one")
+            raise UnsupportedDatasetError(
+                f"{join(self._root, self.path).rstrip('/')} is a directory: download its datasets one by one"
+            )
         return download(self._session, self._root, self._entry, path, progress)
 
     def to_xarray(self, pattern: str | None = None, *, concat_dim: str | None = None, **options: Any) -> xr.Dataset:

@@ -193,6 +193,10 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
             return RemoteArray(self._session, self._root, self._entry, (*self._fields, key), self._cache)
         return self._read(parse_basic(key, self.shape))
 
+    def _ipython_key_completions_(self) -> list[str]:
+        """What may follow ``array["``: fields."""
+        return list(self.dtype.names or ())
+
     def _read(self, parsed: ParsedKey) -> Any:
         geometry = self._geometry
         stored = Selection(parsed.selection.axes[: geometry.ndim])

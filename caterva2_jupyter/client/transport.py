@@ -433,7 +433,8 @@ class Transport:
             )
         if not is_ours and status in (404, 405):
             return NoSuchRouteError(
-                f"{self.url} answers ({status}), but not as a Caterva2 service that can do that: check its base path"
+                f"{self.url} answers ({status}), but not as a Caterva2 service that can do that: check its port and "
+                "base path (a broker has no data: connect to a subscriber)"
             )
         if not isinstance(form, Mapping):
             form = {"detail": f"{self.url} answered with status {status}"}
@@ -461,6 +462,7 @@ class Transport:
             raise DeadlineError(
                 f"{self.url} made no progress: {self.timeouts.connect_s:g} s to connect, "
                 f"{self.timeouts.progress_s:g} s between bytes"
+                + ("; does it speak https?" if self.url.startswith("https:") else "")
             ) from error
         except (ProtocolError, HTTPError, LocationValueError, OSError) as error:
             if isinstance(error, Caterva2Error):

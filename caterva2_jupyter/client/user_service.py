@@ -23,6 +23,9 @@ class UserService:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    def __repr__(self) -> str:
+        return f"<UserService of {self._transport.url}>"
+
     def current(self) -> dict[str, Any]:
         """Who we are to the service: ``name`` (None for strangers), ``is_superuser``, ``groups``, ``login``.
 

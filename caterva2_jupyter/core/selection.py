@@ -339,6 +339,8 @@ def _key_part(part: str, text: str) -> Any:
         return None
     bounds = [b.strip() for b in word.split(":")]
     if len(bounds) > 3 or not all(_INTEGER.fullmatch(b) for b in bounds if b) or (len(bounds) == 1 and not bounds[0]):
-        raise SelectionError(f"not a slice: [{text.strip()}]")
+        raise SelectionError(
+            f"not a slice: [{text.strip()}]; write whole numbers, START:STOP:STEP, ... or None, with commas"
+        )
     numbers = [int(b) if b else None for b in bounds]
     return numbers[0] if len(numbers) == 1 else slice(*numbers)
