@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from caterva2_jupyter.core.codec import decode_record
 from caterva2_jupyter.core.metadata import Geometry
+from caterva2_jupyter.storage.hdf5_chunk_reader import Hdf5ChunkReader
 from caterva2_jupyter.storage.hdf5_chunks import (
     contiguous_chunks,
     fill_record,
@@ -26,7 +27,6 @@ from caterva2_jupyter.storage.hdf5_chunks import (
     merged_chunks,
     plan_pipeline,
 )
-from caterva2_jupyter.storage.hdf5_file import _ChunkReader
 from caterva2_jupyter.storage.hdf5_root import Hdf5Root
 from caterva2_jupyter.storage.hdf5_worker import Hdf5Worker
 
@@ -46,13 +46,13 @@ def worker() -> Iterator[Hdf5Worker]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the datasets whose chunks HDF5 had to decode."""
     asked: list[str] = []
-    decode = _ChunkReader._decoded
+    decode = Hdf5ChunkReader._decoded
 
-    def watched(self: _ChunkReader, coords: tuple[int, ...]) -> Array:
+    def watched(self: Hdf5ChunkReader, coords: tuple[int, ...]) -> Array:
         asked.append(self._entry.path)
         return decode(self, coords)
 
-    monkeypatch.setattr(_ChunkReader, "_decoded", watched)
+    monkeypatch.setattr(Hdf5ChunkReader, "_decoded", watched)
     return asked
 
 
