@@ -94,6 +94,7 @@ class Publisher:
             self._root = open_root(config.root, self.owner_id, opened) if root is None else root
             self.store = CatalogStore(_catalog_path(statedir, self._root.watched), config.name)
             opened.callback(self.store.close)
+            self.store.begin_run()
             opened.callback(self._root.close)
             self._opened = opened.pop_all()
         self.hub = EventHub()

@@ -36,6 +36,7 @@ MAX_REPLAYED_EVENTS = 10_000
 MAX_SCANNED_PER_PAGE = 20_000
 MAX_PAGE_NBYTES = 16 << 20
 MAX_TOMBSTONES = 100_000
+MAX_GAPS, MAX_GAP = 1000, 1 << 30
 MAX_WITH_ONE_ID = 100
 MAX_RESOLVED = 1000
 """Entries in memory, with up to 64 kB of attributes each."""
@@ -52,6 +53,7 @@ CREATE INDEX IF NOT EXISTS entries_by_id ON entries(json_extract(entry, '$.id'))
 CREATE TABLE IF NOT EXISTS tombstones(
     path TEXT PRIMARY KEY, parent TEXT NOT NULL, depth INTEGER NOT NULL, seq INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS tombstones_by_seq ON tombstones(seq);
+CREATE TABLE IF NOT EXISTS gaps(last INTEGER NOT NULL, next INTEGER PRIMARY KEY);
 """
 
 _Row = tuple[str, str | None]  # path and JSON of its entry; None: deleted
@@ -178,11 +180,12 @@ class CatalogStore:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
+                # A disk that is full may be told at the end only.
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
             self._resolved = {}
 
     # What is there
@@ -330,7 +333,8 @@ class CatalogStore:
 
     def _check_since(self, db: sqlite3.Connection, since: Cursor) -> None:
         now = _cursor(db)
-        if since.epoch != now.epoch or not int(_meta(db, "floor")) <= since.seq <= now.seq:
+        in_gap = db.execute("SELECT 1 FROM gaps WHERE last < :seq AND :seq < next", {"seq": since.seq}).fetchone()
+        if since.epoch != now.epoch or not int(_meta(db, "floor")) <= since.seq <= now.seq or in_gap:
             raise ResyncError(f"changes of root {self.root!r} since {since} are not known: list it from the start")
 
     def _check_group(self, db: sqlite3.Connection, query: CatalogQuery) -> None:
@@ -376,6 +380,24 @@ class CatalogStore:
         return batches
 
     # Changes that are numbered here
+
+    def begin_run(self) -> None:
+        """Leave a gap of random length in the numbers, as a process does that begins to keep the catalog.
+
+        The file may have been put back to an older state (a backup, a snapshot of the disk) since others heard of
+        changes that it no longer has. Their cursors are in the gap, or beyond, and refused, however much happens here.
+        """
+        with self._writing() as db:
+            last = _cursor(db).seq
+            if not last:
+                return
+            following = last + 2 + secrets.randbelow(MAX_GAP)
+            _set_meta(db, "seq", f"{following}")
+            db.execute("INSERT INTO gaps VALUES (?, ?)", (last, following))
+            row = db.execute("SELECT next FROM gaps ORDER BY next DESC LIMIT 1 OFFSET ?", (MAX_GAPS,)).fetchone()
+            if row is not None:
+                db.execute("DELETE FROM gaps WHERE next <= ?", row)
+                _set_meta(db, "floor", str(max(row[0], int(_meta(db, "floor")))))
 
     def replace_all(self, items: Iterable[tuple[Entry, str]]) -> list[Event]:
         """Make the catalog hold exactly these entries (with their stamps); what that changed."""
@@ -557,6 +579,7 @@ def _cursor(db: sqlite3.Connection) -> Cursor:
 def _reset(db: sqlite3.Connection, epoch: str, seq: int) -> None:
     db.execute("DELETE FROM entries")
     db.execute("DELETE FROM tombstones")
+    db.execute("DELETE FROM gaps")
     for key, value in (("epoch", epoch), ("seq", str(seq)), ("floor", str(seq))):
         _set_meta(db, key, value)
 

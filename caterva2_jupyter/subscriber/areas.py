@@ -350,6 +350,7 @@ class Areas:
             area.directory, owner_id, hdf5_trees(area.directory, owner_id, self._worker) if has_hdf5 else None
         )
         store = CatalogStore(self._catalogs / f"area-{tag}.sqlite", root)
+        store.begin_run()
         return AreaSource(root, area, files, store, self.readers, self._writers, self._compute)
 
     def forget_personal(self, user_id: str) -> None:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caterva2_jupyter.core.catalog import CatalogQuery
+from caterva2_jupyter.core.catalog import CatalogQuery, Cursor
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.errors import (
     ConfigError,
@@ -291,7 +291,7 @@ def test_a_restart_serves_the_old_index_at_once_and_tells_what_changed_meanwhile
     async def second() -> set[tuple[str, str]]:
         publisher = Publisher(config)
         assert publisher.owner_id == owner
-        assert str(publisher.store.cursor) == cursor
+        assert publisher.store.events_since(Cursor.parse(cursor))[-1].events == ()  # nothing yet, and no need to list
         page = await publisher.source("foo").catalog(CatalogQuery())  # before anything is scanned
         assert [e.path for e in page.entries()] == ["changed.b2nd", "deleted.b2nd", "same.b2nd"]
         batches = publisher.threaded_source.events(page.cursor)

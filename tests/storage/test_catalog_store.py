@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import blosc2
@@ -393,6 +394,75 @@ def test_an_origin_that_went_back_is_a_new_life():
     assert copy.adopt([CatalogPage("e", 5, (text,))]) is None
     assert copy.cursor == Cursor("e", 5)
     assert paths(copy.page(CatalogQuery())) == ["a.b2nd"]
+
+
+def test_who_heard_of_what_a_restored_backup_does_not_know_has_to_list_again(tmp_path):
+    """V7: also when the restored catalog has come to the same number, or further, by other changes."""
+    path, backup = tmp_path / "catalog.sqlite", tmp_path / "backup.sqlite"
+    store = filled("a.b2nd", "b.b2nd", path=path)
+    with closing(sqlite3.connect(backup)) as db:
+        store._db.backup(db)
+    store.apply([delete("a.b2nd")])
+    heard = [store.cursor]
+    store.begin_run()
+    heard.append(store.cursor)
+    store.apply([delete("b.b2nd")])
+    heard.append(store.cursor)
+    assert [paths(store.page(CatalogQuery(since=cursor))) for cursor in heard] == [[], [], []]
+    store.close()
+    for file in tmp_path.glob("catalog.sqlite*"):
+        file.unlink()
+    backup.rename(path)
+    restored = CatalogStore(path, "foo")
+    known = restored.cursor
+    restored.begin_run()
+    for number in range(5):
+        restored.apply([put(f"{number}.b2nd")])
+    for cursor in heard:
+        with pytest.raises(ResyncError):
+            restored.page(CatalogQuery(since=cursor))
+        with pytest.raises(ResyncError):
+            restored.events_since(cursor)
+    # What everybody knows still goes on from where it was.
+    assert len(restored.page(CatalogQuery(since=known)).items) == 5
+    assert [(b.first_seq, b.seq) for b in restored.events_since(known)] == [(known.seq + 1, restored.cursor.seq)]
+
+
+def test_gaps_are_not_remembered_for_ever(monkeypatch):
+    monkeypatch.setattr(catalog_store, "MAX_GAPS", 3)
+    store = filled("a.b2nd")
+    cursors = [store.cursor]
+    for _ in range(6):
+        store.begin_run()
+        cursors.append(store.cursor)
+    for cursor in cursors[:3]:
+        with pytest.raises(ResyncError):
+            store.page(CatalogQuery(since=cursor))
+    for cursor in cursors[4:]:
+        assert store.page(CatalogQuery(since=cursor)).items == ()
+
+
+def test_a_change_that_cannot_be_committed_is_none_and_the_next_one_is_taken():
+    store = filled("a.b2nd")
+
+    class Full:
+        """A database whose disk turns out to be full when a change is committed."""
+
+        def __init__(self, db):
+            self._db, self.is_full = db, True
+
+        def execute(self, text, *values):
+            if text == "COMMIT" and self.is_full:
+                self.is_full = False
+                raise sqlite3.OperationalError("database or disk is full")
+            return self._db.execute(text, *values)
+
+    store._db = Full(store._db)
+    with pytest.raises(SourceUnavailableError, match="full"):
+        store.apply([put("b.b2nd")])
+    assert paths(store.page(CatalogQuery())) == ["a.b2nd"]
+    store.apply([put("c.b2nd")])
+    assert paths(store.page(CatalogQuery())) == ["a.b2nd", "c.b2nd"]
 
 
 def test_a_replica_refuses_what_does_not_follow():
