@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -457,10 +458,14 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
             listed = self._session.service.page(self._root, query)
         except Caterva2Error as error:
             return html_table(repr(self)[1:-1], {"cannot be listed": str(error)})
+        title = repr(self)[1:-1]
+        with suppress(Caterva2Error):
+            status = self._session.service.roots().get(self._root)
+            title += "" if status is None or status.online else " (offline)"
         facts = {last_name(entry.path): _summary(entry) for entry in listed.entries()}
         if listed.next is not None:
             facts["…"] = f"more than {SHOWN_CHILDREN}: list(group), or group.glob(pattern)"
-        return html_table(repr(self)[1:-1], facts, self.attrs if self._entry.attrs_inline else {})
+        return html_table(title, facts, self.attrs if self._entry.attrs_inline else {})
 
 
 class _Items(ItemsView[str, "RemoteObject"]):

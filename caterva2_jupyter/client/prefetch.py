@@ -21,7 +21,7 @@ from .progress import Progress, telling
 from .reader import plan_windows
 from .session import Session
 
-__all__ = ["Prefetching", "ReadEstimate"]
+__all__ = ["Prefetching", "ReadEstimate", "asked_estimate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +146,19 @@ def _stored(dataset: _Dataset, key: Any) -> Selection:
 
 def _estimate(session: Session, root: str, entry: Entry, selection: Selection) -> ReadEstimate:
     try:
-        return _asked_estimate(session, root, entry, selection)
+        return asked_estimate(session, root, entry, selection)
     except UnsupportedDatasetError:
         return _uncached(entry, selection)
 
 
-def _asked_estimate(session: Session, root: str, entry: Entry, selection: Selection) -> ReadEstimate:
+def asked_estimate(session: Session, root: str, entry: Entry, selection: Selection) -> ReadEstimate:
+    """What a service with a cache says that a read would cost.
+
+    Raises
+    ------
+    UnsupportedDatasetError
+        When it keeps none.
+    """
     service = CacheService(session.service.transport)
     form = service.estimate(f"{root}/{entry.path}", entry.version, selection.to_json())
     numbers = [form.get(name) for name in ("cbytes", "requests", "blocks", "held_blocks")]
@@ -196,7 +203,7 @@ def _seal(
 
     def check_complete() -> None:
         assert entry.geometry is not None
-        estimate = _asked_estimate(session, root, entry, Selection.whole(entry.geometry.shape))
+        estimate = asked_estimate(session, root, entry, Selection.whole(entry.geometry.shape))
         if estimate.fraction < 1:
             raise NotCachedError(
                 f"{estimate.nblocks - estimate.held_nblocks} blocks of {root}/{entry.path} are not in the cache: "

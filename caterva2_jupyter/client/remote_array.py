@@ -17,6 +17,7 @@ from ..core.metadata import Entry
 from ..core.selection import AxisItems, ParsedKey, Selection, parse_basic, parse_orthogonal
 from ..errors import ConfigError, TooLargeError
 from .cache_policy import CachePolicy, parse_cache_policy
+from .card_state import state_rows, when_modified
 from .chunk_picture import chunk_picture
 from .conversions import conversion
 from .lazy_expression import Computing
@@ -24,7 +25,7 @@ from .prefetch import Prefetching
 from .progress import telling
 from .reducing import Reducing
 from .remote_dataset import RemoteDataset
-from .representation import format_nbytes, format_time, html_table, plain
+from .representation import format_nbytes, html_table, plain
 from .session import Session
 from .showing import Plotted, Viewed
 
@@ -332,7 +333,7 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
         return f"<RemoteArray {where} shape={self.shape} dtype={plain(str(self.dtype))}>"
 
     def _repr_html_(self) -> str:
-        """A card of what is known, for notebooks; asks for nothing, and every text in it is escaped."""
+        """A card of what is known, and of its state now, for notebooks; every text in it is escaped."""
         geometry = self._geometry
         facts = {"shape": _with_names(self.shape, self.dims), "dtype": str(self.dtype)}
         ratio = f", {self.nbytes / self.cbytes:.1f}:1" if self.cbytes and not self._fields else ""
@@ -342,9 +343,10 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
         facts["chunks"] = f"{self.chunks}, {geometry.nchunks:,} of {chunk_nbytes}, in blocks of {self.blocks}"
         if codec := self._entry.storage.get("codec"):
             facts["codec"] = str(codec)
-        if modified := format_time(self._entry.mtime_ns):
+        if modified := when_modified(self._entry.mtime_ns):
             facts["modified"] = modified
         facts["version"] = self.version
+        facts |= state_rows(self)
         attrs = self.attrs if self._entry.attrs_inline else {}
         field = "".join(f"[{f!r}]" for f in self._fields)
         title = f"RemoteArray {self._root}/{self.path}{field}"

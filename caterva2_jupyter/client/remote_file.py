@@ -12,9 +12,10 @@ from typing import Any
 from ..core.dtypes import dtype_to_json
 from ..core.selection import AxisRange, Selection, parse_basic
 from ..errors import TooLargeError
+from .card_state import state_rows, when_modified
 from .prefetch import Prefetching
 from .remote_dataset import RemoteDataset
-from .representation import format_nbytes, format_time, html_table, plain
+from .representation import format_nbytes, html_table, plain
 from .showing import Viewed
 
 __all__ = ["RemoteFile"]
@@ -117,15 +118,16 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
         return f"<RemoteFile {plain(f'{self._root}/{self.path}')} {format_nbytes(self.nbytes)}>"
 
     def _repr_html_(self) -> str:
-        """A card of what is known, for notebooks; asks for nothing; every text in it is escaped."""
+        """A card of what is known, and of its state now, for notebooks; every text in it is escaped."""
         facts = {"size": format_nbytes(self.nbytes)}
         if self.media_type:
             facts["media type"] = self.media_type
         if self.itemsize != 1:
             facts["items"] = f"{len(self)} of {dtype_to_json(self._geometry.dtype)}"
-        if modified := format_time(self._entry.mtime_ns):
+        if modified := when_modified(self._entry.mtime_ns):
             facts["modified"] = modified
         facts["version"] = self.version
+        facts |= state_rows(self)
         return html_table(f"RemoteFile {self._root}/{self.path}", facts, self.attrs if self._entry.attrs_inline else {})
 
 

@@ -1,4 +1,4 @@
-"""How remote objects show themselves in a notebook: small cards of escaped text, no requests.
+"""How remote objects show themselves in a notebook: small cards of escaped text; nothing is asked for here.
 
 Names and attributes come from whoever published them: everything is text, nothing is markup.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-__all__ = ["format_nbytes", "format_time", "format_value", "html_table", "plain"]
+__all__ = ["format_age", "format_nbytes", "format_time", "format_value", "html_table", "plain"]
 
 MAX_VALUE_CHARS = 200
 MAX_ROWS = 50
@@ -46,6 +46,19 @@ def format_time(time_ns: int) -> str:
     if time_ns <= 0:
         return ""
     return f"{np.datetime64(time_ns // 1_000_000_000, 's')} UTC".replace("T", " ", 1)
+
+
+def format_age(seconds: float) -> str:
+    """How long ago something was, for people.
+
+    >>> format_age(5), format_age(90), format_age(7200), format_age(86400 * 400)
+    ('just now', '1 minute ago', '2 hours ago', '1 year ago')
+    """
+    for unit_s, unit in ((31_557_600, "year"), (86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= unit_s:
+            number = int(seconds // unit_s)
+            return f"{number:,} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
 
 
 def format_value(value: object) -> str:

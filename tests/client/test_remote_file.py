@@ -81,6 +81,11 @@ def test_a_frame_of_items_is_sliced_in_items_and_returns_bytes(client: cat2.Clie
                 (axis,) = selection.axes  # type: ignore[attr-defined]
                 return items[axis.start : axis.stop : axis.step].view("V4")
 
+        class service:
+            @staticmethod
+            def roots() -> None:
+                raise cat2.SourceUnavailableError("away")
+
         @staticmethod
         def complete(root: str, entry: Entry) -> Entry:
             return entry

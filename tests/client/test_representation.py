@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_attributes_are_shown_and_kept_as_they_are(hostile_client: cat2.Client) 
     assert "&lt;script&gt;" in array._repr_html_()
 
 
-def test_a_representation_of_an_array_is_short_and_asks_for_nothing(client: cat2.Client) -> None:
+def test_a_representation_of_an_array_is_short(client: cat2.Client) -> None:
     assert repr(client["foo/cube"]) == "<RemoteArray foo/cube.b2nd shape=(7, 11, 5) dtype=int32>"
     assert repr(
         client["foo/structured"]["v"]
@@ -108,6 +109,33 @@ def test_a_service_that_is_away_is_said_in_the_table() -> None:
         assert "a.txt" in root._repr_html_()
     for thing in (client, root):
         assert "cannot reach" in thing._repr_html_()
+
+
+def test_a_card_tells_the_state_of_what_it_shows() -> None:
+    memory = MemoryRoot({"a.txt": b"a"})
+    memory.set("x.b2nd", np.arange(4))
+    with MemoryService({"foo": memory}) as service:
+        client = cat2.connect(service.url)
+        array, file = client["foo/x"], client["foo/a.txt"]
+        for thing in (array, file):
+            assert "live: this is the newest version" in thing._repr_html_()
+        memory.set("x.b2nd", np.arange(5))
+        service.rescan()
+        assert "superseded: refresh() moves on" in array._repr_html_()
+        service.directory.statuses["foo"] = {"online": False, "since": "2026-11-22T10:00:00Z"}
+        assert "offline since 2026-11-22T10:00:00Z: what is cached can be read" in file._repr_html_()
+        assert "foo (offline)" in client["foo"]._repr_html_()
+    assert "not known: cannot reach" in array._repr_html_()
+
+
+def test_a_card_does_not_wait_for_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with MemoryService({"foo": MemoryRoot({"a.txt": b"a"})}) as service:
+        file = cat2.connect(service.url)["foo/a.txt"]
+        released = threading.Event()
+        monkeypatch.setattr(type(file), "freshness", property(lambda _: released.wait(60) and cat2.Freshness("live")))
+        monkeypatch.setattr("caterva2_jupyter.client.card_state.PATIENCE_S", 0.01)
+        assert "not known: no answer within 0.01 s" in file._repr_html_()
+        released.set()
 
 
 def test_values_are_one_short_line() -> None:
