@@ -94,6 +94,11 @@ class Report:
         self.notes.append({"path": path, "reason": reason})
         print(f"note on '{path}': {reason}", file=sys.stderr)
 
+    def note_skipped_attributes(self, path: str, entry: Entry) -> None:
+        """Those that only the structure file keeps."""
+        for name, reason in entry.storage.get("attrs_skipped", {}).items():
+            self.note(path, f"attribute '{name}' is only kept for cat2export: {reason}")
+
     def summary(self) -> str:
         """One line for people."""
         parts = [f"{self.copied} copied"]

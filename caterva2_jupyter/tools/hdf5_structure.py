@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5, h5a, h5d, h5ds, h5g, h5l, h5o, h5p, h5r, h5s, h5t
 
-__all__ = ["FOREIGN_ERRORS", "Plan", "StructureCopy", "file_settings", "is_stored_as", "write_values"]
+from ..storage.hdf5_edge import FOREIGN_ERRORS
 
-FOREIGN_ERRORS = (
-    OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, AttributeError,
-    IndexError, SystemError,
-)  # fmt: skip
+__all__ = ["Plan", "StructureCopy", "file_settings", "is_stored_as", "write_values"]
+
 _SMALL_NBYTES = 32 << 20
 _BITSHUFFLE = 32008
 _REMADE = (b"DIMENSION_LIST", b"REFERENCE_LIST")
