@@ -16,6 +16,8 @@ __all__ = ["Caterva2BackendEntrypoint"]
 # Not from ``client.address``: xarray imports this for each guess, also where nothing of ours is opened.
 _SCHEMES = ("cat2://", "cat2http://", "cat2https://", "cat2http+unix://")
 
+_OPENED = {("caterva2_jupyter.client.group", "Group"), ("caterva2_jupyter.client.remote_array", "RemoteArray")}
+
 
 class Caterva2BackendEntrypoint(BackendEntrypoint):
     """Opens addresses of a Caterva2 service: HDF5 and netCDF4 files, their groups, directories of ``.b2nd``, arrays.
@@ -32,8 +34,12 @@ class Caterva2BackendEntrypoint(BackendEntrypoint):
     supports_groups = True
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Is it an address with one of our schemes? Asks no one."""
-        return isinstance(filename_or_obj, str) and filename_or_obj.startswith(_SCHEMES)
+        """Is it an address with one of our schemes, or a group or array that a client opened? Asks no one."""
+        if isinstance(filename_or_obj, str):
+            return filename_or_obj.startswith(_SCHEMES)
+        # Engines that are asked before this one, such as netCDF4's, claim texts alone. Nothing is imported for it.
+        opened = type(filename_or_obj)
+        return (opened.__module__, opened.__name__) in _OPENED
 
     def open_dataset(
         self,

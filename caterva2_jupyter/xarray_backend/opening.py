@@ -29,6 +29,7 @@ from ..core.selection import AxisRange, Selection
 from ..errors import ConfigError, DatasetChangedError, DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
 from .lazy_array import FirstReads, LazyArray
 from .variables import is_hdf5, make_variable
+from .versioned_variable import versioned
 
 __all__ = ["Decoding", "Opened", "open_target"]
 
@@ -261,6 +262,7 @@ class Undecoded:
         variables, attrs, names = conventions.decode_cf_variables(
             self.variables, self.attrs, drop_variables=drop, **decoding.keywords()
         )
+        variables = {name: versioned(variable) for name, variable in variables.items()}
         coords = {name: v for name, v in variables.items() if name in names or v.dims == (name,)}
         data = {name: v for name, v in variables.items() if name not in coords}
         dataset = xr.Dataset(data, coords=xr.Coordinates(coords, indexes={}), attrs=attrs)

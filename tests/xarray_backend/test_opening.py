@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import h5py
@@ -168,6 +169,65 @@ def test_chunks_are_the_stored_ones_and_names_are_made_of_the_version(served: Se
         again = client["foo/field.nc/t2m"].to_xarray(chunks={})
         assert one.chunks == ((10,) * 6, (25, 25), (20, 20))
         assert one.data.name == again.data.name
+
+
+def names_in(ds: xr.Dataset) -> dict[object, str]:
+    return {name: variable.data.name for name, variable in ds.variables.items() if variable.chunks}
+
+
+@pytest.mark.parametrize("how", [{"chunks": {}}, {"chunks": {"time": 20}}, {"chunks": {}, "mask_and_scale": False}])
+def test_dask_names_are_those_of_the_version_and_the_options(tmp_path: Path, how: dict[str, Any]) -> None:
+    write_field(tmp_path / "field.nc")
+    with serving(tmp_path) as service:
+        address = service.address("field.nc")
+        before = names_in(xr.open_dataset(address, engine="caterva2", **how))
+        assert before
+        assert names_in(xr.open_dataset(address, engine="caterva2", **how)) == before
+        assert names_in(xr.open_mfdataset([address], engine="caterva2", **how)) == before
+        tree = xr.open_datatree(address, engine="caterva2", **how)
+        assert names_in(xr.open_datatree(address, engine="caterva2", **how).dataset) == names_in(tree.dataset)
+        other = names_in(xr.open_dataset(address, engine="caterva2", chunks={"time": 30}))
+        assert not set(other.values()) & set(before.values())
+        later = names_in(xr.open_dataset(address, engine="caterva2").chunk(time=10))
+        assert names_in(xr.open_dataset(address, engine="caterva2").chunk(time=10)) == later
+        with h5py.File(tmp_path / "field.nc", "a") as file:
+            file["t2m"][0, 0, 0] = 7
+        service.service.rescan()
+        changed = names_in(xr.open_dataset(address, engine="caterva2", **how))
+        assert changed.keys() == before.keys()
+        # Strings are read when it is opened: the same values have the same name.
+        assert {name for name in before if changed[name] == before[name]} == {"station"}
+        assert names_in(xr.open_dataset(address, engine="caterva2").chunk(time=10))["t2m"] != later["t2m"]
+
+
+def test_what_a_client_opened_needs_no_engine_named(tmp_path: Path) -> None:
+    for number in range(2):
+        write_field(tmp_path / f"field{number}.nc", 60.0 * number)
+    with serving(tmp_path) as service, cat2.connect(service.url) as client:
+        root = client["foo"]
+        assert xr.open_dataset(root["field0.nc"]).sizes["time"] == 60
+        assert xr.open_dataset(root["field0.nc/t2m"])["t2m"].shape == FIELD.shape
+        assert xr.open_datatree(root["field0.nc"]).sizes["time"] == 60
+        joined = xr.open_mfdataset(
+            [root[path] for path in root.glob("*.nc")],
+            combine="nested",
+            concat_dim="time",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+        )
+        assert joined.sizes["time"] == 120
+    assert not Caterva2BackendEntrypoint().guess_can_open(tmp_path)
+
+
+def test_dask_arrays_of_a_dataset_are_of_plain_variables(served: Served) -> None:
+    ds = xr.open_dataset(served.address("field.nc"), engine="caterva2", chunks={})
+    assert type(ds["t2m"].variable) is xr.Variable
+    given = {"name": "mine"}
+    lazy = xr.open_dataset(served.address("field.nc"), engine="caterva2")["t2m"].variable
+    assert lazy.chunk({}, from_array_kwargs=given).data.name.startswith("mine-")
+    assert given == {"name": "mine"}
+    assert np.array_equal(ds["t2m"].values, FIELD)
 
 
 def test_a_pickle_is_small_and_holds_no_secret(served: Served) -> None:
