@@ -50,6 +50,7 @@ _USES = struct.Struct("<4sIq")
 _USE_DTYPE = np.dtype([("nchunk", "<u8"), ("block", "<u4"), ("tick", "<i8")])
 _USES_MAGIC = b"C2U1"
 _MOVED_NBYTES = 4 << 20
+_MAX_PARTS = 512  # of one call: systems take 1024 at most
 
 Rows = npt.NDArray[np.void]
 Ints = npt.NDArray[np.int64]
@@ -93,11 +94,9 @@ class _File:
             done += len(part)
         return b"".join(parts)
 
-    def write(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, offset)
-            view, offset = view[written:], offset + written
+    def write(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        """Write parts one after another, as they are."""
+        _write_parts(self.fd, parts, offset)
 
     @property
     def nbytes(self) -> int:
@@ -356,7 +355,7 @@ class BlockLog:
             parts.append(record.body)
             end += len(record.body)
         try:
-            index.data.write(b"".join(parts), self._data_end)
+            index.data.write(parts, self._data_end)
             self._write_journal(np.concatenate([entries for _, entries in journal]))
         except OSError:
             with suppress(OSError):  # nothing refers to it, and it would not be counted
@@ -372,7 +371,7 @@ class BlockLog:
     def _write_journal(self, entries: Journal) -> None:
         assert self._journal is not None
         try:
-            self._journal.write(entries.tobytes(), self._journal_end)
+            self._journal.write([entries.tobytes()], self._journal_end)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._journal.fd, self._journal_end)
@@ -465,7 +464,7 @@ class BlockLog:
         heads, inverse = np.unique(rows[["head_offset", "head_size"]], return_inverse=True)
         raw = [source.read(size, offset).ljust(size, b"\0") for offset, size in heads.tolist()]
         head_offsets = np.concatenate([[0], np.cumsum([len(head) for head in raw])]).astype(np.uint64)
-        data.write(b"".join(raw), 0)
+        data.write(raw, 0)
         end, journal_end, done = int(head_offsets[-1]), 0, 0
         page = os.fstat(source.fd).st_blksize
         bounds = np.cumsum(rows["size"].astype(np.int64))
@@ -480,8 +479,8 @@ class BlockLog:
             listed = zip(batch["block"].tolist(), batch["size"].tolist(), batch["crc"].tolist(), strict=True)
             entries = block_entries(self._seed, batch["nchunk"], listed, end, batch["head_offset"], batch["head_size"])
             batch["offset"] = entries["offset"]
-            data.write(bodies, end)
-            journal.write(entries.tobytes(), journal_end)
+            data.write([bodies], end)
+            journal.write([entries.tobytes()], journal_end)
             end, journal_end = end + len(bodies), journal_end + entries.nbytes
             if in_place and copied > done:
                 punch_hole(source.fd, done, copied - done)
@@ -633,16 +632,25 @@ def _same_meta(meta: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     return all(meta.get(name) == expected[name] for name in expected if name != "path")
 
 
+def _write_parts(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+    for first in range(0, len(parts), _MAX_PARTS):
+        left = [memoryview(part) for part in parts[first : first + _MAX_PARTS] if len(part)]
+        while left:
+            written = os.pwritev(fd, left, offset)
+            offset += written
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if written:
+                left[0] = left[0][written:]
+
+
 def _write_whole(path: Path, raw: bytes) -> None:
     """Write a small file beside its goal, and rename it there."""
     part = path.with_name(path.name + PART)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(part, flags, 0o600)
     try:
-        view, at = memoryview(raw), 0
-        while view:
-            written = os.pwrite(fd, view, at)
-            view, at = view[written:], at + written
+        _write_parts(fd, [raw], 0)
     finally:
         os.close(fd)
     os.rename(part, path)

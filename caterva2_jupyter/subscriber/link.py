@@ -39,7 +39,7 @@ from ..errors import (
 __all__ = ["Answer", "Attempts", "BrokenLinkError", "Link", "open_session"]
 
 CONNECTIONS = 32  # at most: reads keep to a few, downloads and listeners hold theirs for long
-READ_BUFFER_NBYTES = 256 << 10
+READ_BUFFER_NBYTES = 512 << 10
 MAX_ERROR_NBYTES = 64 << 10
 MAX_ATTEMPTS = 3
 RETRY_LOW_S, RETRY_HIGH_S = 0.1, 2.0
@@ -112,6 +112,8 @@ class Link:
         How long a request waits when the service asked for quiet; it fails at once when that is longer.
     mac_key : bytes
         Every answer has to prove itself with codes of that key (``core.link_mac``); empty: none has to.
+    prefix : str
+        Of all its routes, below ``url``.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Link:
         session: aiohttp.ClientSession,
         token: str = "",
         *,
+        prefix: str = "api/v1",
         connect_s: float = 5.0,
         stall_s: float = 30.0,
         min_rate: float = 1024.0,
@@ -128,7 +131,7 @@ class Link:
         rng: random.Random | None = None,
     ) -> None:
         self.peer = unquote(url.removeprefix(_UNIX)) if url.startswith(_UNIX) else url.rstrip("/")
-        self._base = "http://localhost" if url.startswith(_UNIX) else url.rstrip("/")
+        self._base = f"{'http://localhost' if url.startswith(_UNIX) else url.rstrip('/')}/{prefix}"
         self._session = session
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
@@ -212,6 +215,7 @@ class Link:
                     allow_redirects=False,
                     timeout=self._timeout,
                 )
+        _read_in_large_parts(response)
         proof: FrameReader | None = None
         if self._mac_key and response.headers.get(MAC_HEADER) == "1":
             about = answer_digest(nonce, method, url.raw_path_qs, body or b"", response.status, response.headers)
@@ -274,7 +278,7 @@ class Link:
         return str(message.data)
 
     def _url(self, path: str) -> URL:
-        return URL(f"{self._base}/api/v1/{path}", encoded=True)
+        return URL(f"{self._base}/{path}", encoded=True)
 
     async def _wait_for_quiet(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -420,18 +424,24 @@ class Answer:
         return b""
 
     async def _next_bytes(self) -> bytes:
-        link = self._link
+        link, content = self._link, self._response.content
+        if content.exception() is None and (data := content.read_nowait()):
+            self._count(data)  # it was here already
+            return data
         clock = asyncio.get_running_loop().time
         begun = clock()
         with link._mapped(), link._deadline():
             # A trickle is not progress: what is left of the time that those few bytes had.
             async with asyncio.timeout(max(link.stall_s - self._waited_s, 0.001)):
-                data = await self._response.content.readany()
+                data = await content.readany()
         self._waited_s += clock() - begun
-        self._came += len(data)
-        if self._came >= link.stall_s * link.min_rate:
-            self._waited_s, self._came = 0.0, 0
+        self._count(data)
         return data
+
+    def _count(self, data: bytes) -> None:
+        self._came += len(data)
+        if self._came >= self._link.stall_s * self._link.min_rate:
+            self._waited_s, self._came = 0.0, 0
 
     def progressed(self) -> None:
         """Say that what came last is progress, however few bytes it has."""
@@ -469,6 +479,13 @@ def peer_error(peer: str, error: Caterva2Error) -> Caterva2Error:
     if isinstance(error, TooManyRequestsError):
         return SourceUnavailableError(str(error))
     return error
+
+
+def _read_in_large_parts(response: aiohttp.ClientResponse) -> None:
+    """Let one call bring more than asyncio's 256 KiB: each costs as much as copying some 300 kB."""
+    transport = response.connection.transport if response.connection is not None else None
+    if transport is not None and hasattr(transport, "max_size"):
+        transport.max_size = READ_BUFFER_NBYTES
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,9 @@ from ..errors import RequestError
 __all__ = ["Segment", "Segments"]
 
 WINDOW_NBYTES = 1 << 20
-"""Compressed bytes of what one upstream request brings, about."""
+"""Compressed bytes of what the first upstream request brings, about."""
+LATER_WINDOWS = 4
+"""How much more those after it bring: a request costs as much as reading some 500 kB."""
 MAX_WINDOW_BLOCKS = 16_384
 MAX_REPEATED_ITEMS = 1000
 MIN_RATIO = 1 / 16
@@ -80,7 +82,7 @@ def _narrowed(geometry: Geometry, selection: Selection, nchunks: list[int]) -> S
 
 
 class Segments:
-    """Cuts a read in segments of about ``WINDOW_NBYTES`` compressed. Used in one thread at a time."""
+    """Cuts a read in segments, of about ``WINDOW_NBYTES`` compressed at first. Used in one thread at a time."""
 
     def __init__(self, entry: Entry, request: ReadRequest) -> None:
         geometry = entry.geometry
@@ -97,6 +99,7 @@ class Segments:
         self._projections = plan.window(first, stop) if request.window else iter(plan)
         self._rest: tuple[int, Ints] | None = None
         self._whole = -1
+        self._has_begun = False
         self._block_nbytes = _block_nbytes(geometry, entry)
         self._block_cbytes = float(self._block_nbytes)
         if entry.cbytes and entry.nbytes:
@@ -139,7 +142,8 @@ class Segments:
     def next(self) -> Segment | None:
         """The next segment that has something wanted in it."""
         chunks: list[tuple[int, Ints, Bits | None]] = []
-        most = int(max(1, min(WINDOW_NBYTES / self._block_cbytes, MAX_WINDOW_BLOCKS)))
+        window = WINDOW_NBYTES * (LATER_WINDOWS if self._has_begun else 1)
+        most = int(max(1, min(window / self._block_cbytes, MAX_WINDOW_BLOCKS)))
         nwanted = 0
         first = self._position
         for nchunk, ids in self._runs():
@@ -159,6 +163,7 @@ class Segments:
                 break
         if not chunks:
             return None
+        self._has_begun = True
         return Segment(first, self._position, chunks, int(nwanted * self._block_cbytes))
 
     def _held_of(self, nchunk: int, nblocks: int) -> Bits | None:

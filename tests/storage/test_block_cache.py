@@ -468,8 +468,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, after: int,
     def call(*args: Any, **kwargs: Any) -> Any:
         if next(calls) >= after:
             if torn:
-                fd, data, offset = args
-                real(fd, bytes(data)[: len(data) // 2], offset)
+                fd, parts, offset = args
+                data = b"".join(parts)
+                real(fd, [data[: len(data) // 2]], offset)
             raise OSError(number, os.strerror(number))
         return real(*args, **kwargs)
 
@@ -485,7 +486,7 @@ def test_a_full_disk_at_any_write_costs_the_cache_only(
     with BlockCache(tmp_path / "cache", QUOTA) as cache:
         version = cache.open(entry, "foo")
         with pytest.MonkeyPatch.context() as monkeypatch:
-            failing(monkeypatch, "pwrite", errno.ENOSPC, after, torn)
+            failing(monkeypatch, "pwritev", errno.ENOSPC, after, torn)
             for nchunk in range(6):
                 version.put(record_of(entry, nchunk, [0, 1]))
             assert assert_only_truth(version, entry) < 12

@@ -544,14 +544,14 @@ def test_a_disk_that_fails_while_blocks_go_costs_the_cache_only(
     first, second = entry_of("a"), entry_of("b")
     version = fill(cache, first)
     with pytest.MonkeyPatch.context() as patch:
-        real = os.pwrite
+        real = os.pwritev
 
-        def full(fd: int, data: bytes, offset: int) -> int:
-            if len(data) % 48 == 0:  # journal records
+        def full(fd: int, parts: list[memoryview], offset: int) -> int:
+            if len(parts) == 1 and len(parts[0]) % 48 == 0:  # journal records
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(fd, data, offset)
+            return real(fd, parts, offset)
 
-        patch.setattr(block_cache.os, "pwrite", full)
+        patch.setattr(block_cache.os, "pwritev", full)
         other = cache.open(second, "foo")
         for nchunk in range(NCHUNKS):
             other.put(record_of(second, nchunk, range(NBLOCKS), nbytes=BLOCK_NBYTES))

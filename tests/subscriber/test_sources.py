@@ -200,7 +200,7 @@ def test_a_large_read_is_fetched_in_windows_some_at_once(tmp_path: Path, monkeyp
 
     async def scenario(net: Network) -> None:
         assert np.array_equal(await net.read(), GRID)
-        assert 16 * 30 // 12 <= len(net.upstream.reads) <= 16 * 30 // 8
+        assert 16 * 30 // 48 <= len(net.upstream.reads) <= 16 * 30 // 32 + 1  # the first one brings less
         assert len(net.upstream.sent) == len(set(net.upstream.sent)) == 16 * 30
         assert net.cached._ahead_nbytes == 0
 
@@ -209,6 +209,7 @@ def test_a_large_read_is_fetched_in_windows_some_at_once(tmp_path: Path, monkeyp
 
 def test_a_slow_consumer_holds_upstream_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "WINDOW_NBYTES", 8_000)
+    monkeypatch.setattr(segments, "LATER_WINDOWS", 1)
     monkeypatch.setattr(sources, "AHEAD_NBYTES", 30_000)
 
     async def scenario(net: Network) -> None:
@@ -242,6 +243,7 @@ def test_long_lists_of_positions_are_not_sent_with_every_window(
 ) -> None:
     monkeypatch.setattr(segments, "MAX_REPEATED_ITEMS", 20)
     monkeypatch.setattr(segments, "WINDOW_NBYTES", 8_000)
+    monkeypatch.setattr(segments, "LATER_WINDOWS", 1)
 
     async def scenario(net: Network) -> None:
         rng = np.random.default_rng(4)
@@ -361,11 +363,11 @@ def test_a_block_damaged_on_disk_is_fetched_again(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(fd: int, data: bytes, offset: int) -> int:
+    def full(fd: int, parts: list[memoryview], offset: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def scenario(net: Network) -> None:
-        monkeypatch.setattr(block_cache.os, "pwrite", full)
+        monkeypatch.setattr(block_cache.os, "pwritev", full)
         for _ in range(2):
             assert np.array_equal(await net.read(), GRID)
         assert len(net.upstream.sent) == 2 * 16 * 30
