@@ -7,6 +7,7 @@ example roots are under ``.demo`` (or ``--directory``). It is a tour, not a way 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import secrets
 import shutil
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import time
 import webbrowser
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,12 @@ from ..errors import Caterva2Error
 from .children import START_DEADLINE_S, Child, ChildError, find_example_root, started
 
 __all__ = ["main"]
+
+
+_ABOUT = (
+    "A broker, two publishers and JupyterLab with the subscriber inside, all on this machine: what `make demo` runs."
+)
+_EXAMPLE = "example: make demo ARGS='--no-browser --directory /tmp/tour'"
 
 
 def _free_port() -> int:
@@ -69,7 +77,43 @@ def _wait_for_slice(url: str, token: str, children: list[Child]) -> None:
     raise ChildError(f"no slice came through within {START_DEADLINE_S:.0f} s: {problem}")
 
 
+@contextmanager
+def _only_one(directory: Path) -> Iterator[Callable[[str], None]]:
+    """Claims a directory for as long as it lasts; gives a function that leaves our URL there for a second demo.
+
+    Raises
+    ------
+    ChildError
+        When another demo runs there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(directory / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            there = claim.read().strip() or "it is just starting"
+            raise ChildError(
+                f"a demo runs here already ({there}): use that one, stop it by Ctrl+C, or give this one a place of its "
+                "own (make demo ARGS='--directory DIR')"
+            ) from None
+
+        def write(url: str) -> None:
+            claim.seek(0)
+            claim.truncate()
+            claim.write(url)
+            claim.flush()
+
+        write("")
+        yield write
+
+
 def _run(directory: Path, browser: bool) -> None:
+    with _only_one(directory) as tell_url:
+        _run_alone(directory, browser, tell_url)
+
+
+def _run_alone(directory: Path, browser: bool, tell_url: Callable[[str], None]) -> None:
+    print("starting a broker, two publishers and JupyterLab ...", flush=True)
     example, hdf5 = _roots(directory / "roots")
     logs, work = directory / "logs", directory / "work"
     for path in (logs, work):
@@ -111,6 +155,7 @@ def _run(directory: Path, browser: bool) -> None:
         base = f"http://127.0.0.1:{port}/"
         _wait_for_slice(f"{base}caterva2", token, [broker, *publishers, lab])
         url = f"{base}lab?token={token}"
+        tell_url(url)
         print(f"ready: {url}", flush=True)
         cli = Path(sys.executable).with_name("cat2cli")
         print(
@@ -123,10 +168,14 @@ def _run(directory: Path, browser: bool) -> None:
         )
         if browser:
             webbrowser.open(url)
-        while True:
-            for child in [broker, *publishers, lab]:
-                child.check()
-            time.sleep(0.5)
+        try:
+            while True:
+                for child in [broker, *publishers, lab]:
+                    child.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            print("\nstopping ...", flush=True)
+            raise
 
 
 def _interrupt(*_: object) -> None:
@@ -141,9 +190,11 @@ def main(argv: list[str] | None = None) -> int:
     int
         0 after Ctrl+C, 1 when a service did not start.
     """
-    parser = argparse.ArgumentParser(prog="python -m caterva2_jupyter.tools.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m caterva2_jupyter.tools.demo", description=_ABOUT, epilog=_EXAMPLE)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    parser.add_argument("--directory", type=Path, help="where state, logs and roots go (default: .demo, or temporary)")
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="where state, logs and roots go (default: .demo, or temporary)"
+    )
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     # Ctrl+C has to stop us even where a shell started us in the background with SIGINT ignored.
@@ -153,8 +204,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _run(directory.absolute(), browser=not options.no_browser)
     except KeyboardInterrupt:
-        print("\nstopped", flush=True)
+        print("stopped", flush=True)
         return 0
+    except OSError as error:
+        print(
+            f"error: {error.filename or directory}: {error.strerror or error}; --directory DIR names another place",
+            file=sys.stderr,
+        )
+        return 1
     except ChildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -58,6 +58,10 @@ def test_the_demo_comes_up_serves_a_slice_and_stops_all_it_started(tmp_path: Pat
             assert np.array_equal(client["foo/dir2/ds-4d.b2nd"][1, 2, 3], expected)
             assert client["hdf5/arrays/2d-gzip"].shape == (10, 10)
         assert len(processes_under(directory)) >= 4
+        second = [sys.executable, "-m", "caterva2_jupyter.tools.demo", "--no-browser", "--directory", str(directory)]
+        refused = subprocess.run(second, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"error: a demo runs here already ({match.group(1)})")
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
         assert "Traceback" not in log.read_text()
