@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 MAX_PIECES_ON_THE_WAY = 64
+TRICKLE_S = 0.05
 
 Tamper = Callable[[str, bytes], bytes]
 
@@ -70,6 +71,10 @@ class FaultProxy:
         ``POST read`` requests, connections, and connections to which something was done.
     nbytes : int
         Of answers that came out.
+    ntrickles : int
+        That many of the next reads are answered a few bytes at a time, and so is all that their connections bring.
+    trickle_rate : float
+        Bytes per second of each of those; it may change meanwhile.
     """
 
     target: str
@@ -80,6 +85,8 @@ class FaultProxy:
     reads: int = 0
     nfaults: int = 0
     nbytes: int = 0
+    ntrickles: int = 0
+    trickle_rate: float = 4000
 
     def __enter__(self) -> FaultProxy:
         self._rng = random.Random(self.seed)
@@ -133,9 +140,10 @@ class FaultProxy:
             parts = urlsplit(self.target)
             service, up = await asyncio.open_connection(parts.hostname, parts.port)
             others.append(up)
+            trickles = asyncio.Event()
             pumps = [
-                asyncio.create_task(self._up(reader, up, faults)),
-                asyncio.create_task(self._down(service, writer, faults)),
+                asyncio.create_task(self._up(reader, up, faults, trickles)),
+                asyncio.create_task(self._down(service, writer, faults, trickles)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +151,7 @@ class FaultProxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except (OSError, EOFError):
+        except (OSError, EOFError, asyncio.CancelledError):  # streams report a task that ends by cancellation
             pass
         finally:
             self._open.discard(writer)
@@ -156,14 +164,23 @@ class FaultProxy:
                 await asyncio.sleep(0.05)
             yield data
 
-    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:
+    async def _up(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults, trickles: asyncio.Event
+    ) -> None:
         async for data in self._pieces(reader):
-            self.reads += data.count(b"/api/v1/read HTTP/1.1")
+            if nreads := data.count(b"/api/v1/read HTTP/1.1"):
+                self.reads += nreads
+                if self.ntrickles:
+                    self.ntrickles -= 1
+                    self.nfaults += 1
+                    trickles.set()
             await asyncio.sleep(faults.delay_s)
             writer.write(data)
             await writer.drain()
 
-    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:
+    async def _down(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults, trickles: asyncio.Event
+    ) -> None:
         left = self._rng.randint(faults.cut_low, faults.cut_high) if faults.cut_high else -1
         clock = asyncio.get_running_loop().time
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_PIECES_ON_THE_WAY)
@@ -195,12 +212,24 @@ class FaultProxy:
                     data = data[:left] + bytes([data[left] ^ 1 << self._rng.randrange(8)]) + data[left + 1 :]
                     left = -1
                 left -= len(data) if left >= 0 else 0
+                if trickles.is_set():
+                    await self._trickle(data, writer)
+                    continue
                 self.nbytes += len(data)
                 writer.write(data)
                 await writer.drain()
         finally:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
+
+    async def _trickle(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        while data:
+            await asyncio.sleep(TRICKLE_S)
+            nbytes = max(1, round(self.trickle_rate * TRICKLE_S))
+            writer.write(data[:nbytes])
+            await writer.drain()
+            self.nbytes += len(data[:nbytes])
+            data = data[nbytes:]
 
 
 @contextmanager

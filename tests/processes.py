@@ -128,10 +128,16 @@ class Network:
             **environ,
         )
 
-    def start_subscriber(self, *arguments: object, name: str = "sub", **environ: str) -> Service:
+    def start_subscriber(
+        self,
+        *arguments: object,
+        name: str = "sub",
+        module: str = "caterva2_jupyter.subscriber.app",
+        **environ: str,
+    ) -> Service:
         return self._add(
             f"subscriber-{name}",
-            "caterva2_jupyter.subscriber.app",
+            module,
             *self._with_broker(),
             "--statedir",
             name,

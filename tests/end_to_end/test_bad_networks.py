@@ -165,6 +165,34 @@ def test_a_long_thin_and_lossy_network_costs_time_and_few_requests(subscriber: S
         assert 1 <= proxy.reads - before <= 2
 
 
+def test_an_answer_that_trickles_is_given_up_and_holds_up_no_other(
+    network: Network, proxy: FaultProxy, repository: Path
+) -> None:
+    """N6."""
+    environ = {"PYTHONPATH": str(repository)}
+    subscriber = network.start_subscriber("--publisher", proxy.url, module="tests.impatient_subscriber", **environ)
+    wait_for(lambda: paths_of(subscriber) >= {"noise.b2nd", "other.b2nd"}, message="listed")
+    errors: list[BaseException] = []
+
+    def read_noise() -> None:
+        try:
+            read(subscriber)
+        except BaseException as error:
+            errors.append(error)
+
+    reading = threading.Thread(target=read_noise)
+    # Enough to be progress: it would take minutes.
+    proxy.ntrickles = 1
+    reading.start()
+    wait_for(lambda: proxy.ntrickles == 0, message="it is asked for")
+    assert np.array_equal(read(subscriber, "other.b2nd"), OTHER)
+    assert reading.is_alive()
+    proxy.trickle_rate = 100
+    reading.join(60)
+    assert [type(error) for error in errors] == [NotCachedError]
+    assert np.array_equal(read(subscriber), NOISE)
+
+
 def test_events_that_are_lost_with_their_connections_leave_no_listing_wrong(network: Network, root: Path) -> None:
     """N9: between the broker and a subscriber."""
     broker = network.start_broker()
