@@ -31,7 +31,16 @@ _CURES: tuple[tuple[type[Exception], str], ...] = (
 
 
 _OF_INDICES = dict(_CURES)[SelectionError]
-_TOLD = ("give a token", "start it with", "did you mean", "nothing is below it", "; write ", ": write ")
+_TOLD = (
+    "give a token",
+    "log in with",
+    "refuses that",
+    "start it with",
+    "did you mean",
+    "nothing is below it",
+    "; write ",
+    ": write ",
+)
 """In messages that tell what to do themselves."""
 
 

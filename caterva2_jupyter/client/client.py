@@ -14,14 +14,14 @@ import numpy as np
 from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import join
-from ..errors import Caterva2Error, ConfigError, NotFoundError, RequestError, RootNotFoundError
+from ..errors import Caterva2Error, ConfigError, NotFoundError, RequestError
 from .address import DatasetAddress, parse_address, split_for
 from .area_service import AreaService
 from .cache_policy import CachePolicy, parse_cache_policy
 from .cache_service import CacheService
 from .changes import Change, Watch, changes_of
 from .discovery import find_service
-from .group import Group, RemoteObject, open_entry, open_path
+from .group import Group, RemoteObject, open_path
 from .lazy_expression import LazyExpression, from_text
 from .progress import Progress, find_bars
 from .remote_array import RemoteArray
@@ -239,16 +239,7 @@ class Client:
         return list(self.roots)
 
     def _root(self, root: str) -> Group:
-        try:
-            entry = self._session.service.entry(root, "")
-        except RootNotFoundError:
-            raise
-        except NotFoundError:
-            # A root that has no entry of its own: it is there if it can be listed.
-            self._session.service.page(root, CatalogQuery(depth=1, limit=1))
-            entry = Entry("", "group")
-        opened = open_entry(self._session, root, entry)
-        return opened if isinstance(opened, Group) else Group(self._session, root, Entry("", "group"))
+        return Group(self._session, root, self._session.service.entry(root, ""))
 
     def _split(self, address: str) -> tuple[str, str]:
         return split_for(self.url_base, address)
@@ -454,7 +445,8 @@ class Client:
         <RemoteFile @public/notes.md 2.1 kB>
         """
         root, path = self._split(address.rstrip("/"))
-        area = self._root(root)
+        with suggesting(self._session.service, root):
+            area = self._root(root)
         return area.upload(obj, path + ("/" if address.endswith("/") and path else ""), progress, overwrite=overwrite)
 
     def remove(self, address: str) -> None:

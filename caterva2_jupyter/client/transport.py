@@ -429,7 +429,8 @@ class Transport:
         if not is_ours and status in (401, 403):
             detail = form.get("detail") or form.get("message") if isinstance(form, Mapping) else ""
             return AuthenticationError(
-                f"{self.url} refuses: {detail or 'no valid credentials'}; give token=, or set CATERVA2_TOKEN"
+                f"{self.url} refuses: {detail or 'no valid credentials'}; log in with a token (CATERVA2_TOKEN) "
+                "or with username and password"
             )
         if not is_ours and status in (404, 405):
             return NoSuchRouteError(
