@@ -7,7 +7,7 @@ axes, also those of groups below theirs; axes that nothing names get ``phony_dim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,6 +67,19 @@ class ListedGroup:
     datasets: dict[str, Entry] = field(default_factory=dict)
     groups: dict[str, ListedGroup] = field(default_factory=dict)
     dimensions: dict[str, Dimension] = field(default_factory=dict)
+
+    def chain(self, names: Iterable[str]) -> list[ListedGroup]:
+        """The group with those names on the way to it, and those above it up to this one.
+
+        Raises
+        ------
+        KeyError
+            The name that is not there.
+        """
+        chain = [self]
+        for name in names:
+            chain.insert(0, chain[0].groups[name])
+        return chain
 
     def walk(self, path: str = "") -> Iterator[tuple[str, ListedGroup]]:
         """Every group from this one on with its path relative to it, a group before those below it."""

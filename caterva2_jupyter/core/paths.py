@@ -17,6 +17,7 @@ __all__ = [
     "join",
     "matches",
     "name",
+    "names_below",
     "parent",
     "parents",
     "parse_path",
@@ -130,6 +131,15 @@ def name(path: str) -> str:
 def join(group: str, child: str) -> str:
     """The path of a child of a group."""
     return f"{group}/{child}" if group else child
+
+
+def names_below(path: str, group: str) -> list[str]:
+    """The names on the way from a group to what is in it; none for the group itself.
+
+    >>> names_below("a/b/c/x", "a/b"), names_below("x", "")
+    (['c', 'x'], ['x'])
+    """
+    return [name for name in path[len(group) :].split("/") if name]
 
 
 def matches(path: str, pattern: str) -> bool:

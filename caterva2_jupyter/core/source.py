@@ -111,6 +111,8 @@ class Source(Protocol):
     async def entry(self, path: str) -> Entry:
         """The entry at ``path``, exactly or with ``.b2nd`` added, with all its attributes.
 
+        The root itself (``""``) is always there, and a group.
+
         Raises
         ------
         DatasetNotFoundError, SourceUnavailableError

@@ -26,7 +26,6 @@ from ..core.source import FileStream, Source
 from ..errors import (
     Caterva2Error,
     ConflictError,
-    DatasetNotFoundError,
     RootNotFoundError,
     SourceUnavailableError,
     UnsupportedDatasetError,
@@ -198,12 +197,7 @@ class AreaSource(PooledSource):
         Caterva2Error
             When it is one dataset, and cannot be copied.
         """
-        try:
-            entry = await source.entry(path)
-        except DatasetNotFoundError:
-            if path:
-                raise
-            entry = Entry("", "group")
+        entry = await source.entry(path)
         if entry.kind != "group" or entry.version:
             await self._copy_one(source, entry, goal, frames, overwrite=overwrite)
             return []

@@ -20,7 +20,6 @@ from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
 from ..compute.netcdf_dimensions import (
     NON_COORDINATE,
     DimensionCounter,
-    ListedGroup,
     build_tree,
     dataset_name,
     name_dimensions,
@@ -28,7 +27,7 @@ from ..compute.netcdf_dimensions import (
 from ..compute.zarr_metadata import array_metadata, chunk_selection, chunk_shape, group_metadata, unique_names
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.metadata import HDF5_MEDIA_TYPE, Entry
-from ..core.paths import parent, split_address
+from ..core.paths import names_below, parent, split_address
 from ..core.source import Source
 from ..core.wire import ReadRequest
 from ..errors import (
@@ -114,7 +113,7 @@ class ZarrAnswers(SourceAnswers):
         top = entry
         while "hdf5" in top.storage and top.media_type != HDF5_MEDIA_TYPE and top.path:
             above = parent(top.path)
-            top = await source.entry(above) if above else await _top(source)
+            top = await source.entry(above)
         if "hdf5" not in entry.storage:
             top = entry
         entries: list[Entry] = []
@@ -175,21 +174,11 @@ class ZarrAnswers(SourceAnswers):
 
 async def _found(source: Source, path: str) -> Entry:
     """The entry of a node. netCDF names a variable otherwise where a dimension that it lacks has its name."""
-    if not path:
-        return await _top(source)
     try:
         return await source.entry(path)
     except DatasetNotFoundError:
         above, _, name = path.rpartition("/")
         return await source.entry(f"{above}/{NON_COORDINATE}{name}".lstrip("/"))
-
-
-async def _top(source: Source) -> Entry:
-    """The root itself: a directory has no entry of its own, an HDF5 file has."""
-    try:
-        return await source.entry("")
-    except DatasetNotFoundError:
-        return Entry("", "group")
 
 
 def _etag(*parts: object) -> str:
@@ -203,21 +192,9 @@ def _array(entry: Entry, dims: tuple[str, ...]) -> dict[str, Any]:
     return array_metadata(entry, unique_names(names) if len(names) == ndim else (), attrs)
 
 
-def _chain(top: ListedGroup, names: list[str]) -> list[ListedGroup]:
-    """The group with those names on the way to it, and the groups above it up to the top."""
-    chain = [top]
-    for name in names:
-        chain.insert(0, chain[0].groups[name])
-    return chain
-
-
-def _inside(top: Entry, path: str) -> list[str]:
-    return [name for name in path[len(top.path) :].split("/") if name]
-
-
 def _array_in_file(top: Entry, entries: list[Entry], entry: Entry) -> dict[str, Any]:
     tree = build_tree(top, entries)
-    chain = _chain(tree, _inside(top, parent(entry.path)))
+    chain = tree.chain(names_below(parent(entry.path), top.path))
     counter = DimensionCounter()
     for _, group in tree.walk():
         counter.count(group)
@@ -231,7 +208,7 @@ def _group(top: Entry, entries: list[Entry], path: str) -> dict[str, Any]:
     for _, group in tree.walk():
         counter.count(group)
     members: dict[str, dict[str, Any]] = {}
-    pending = [("", _chain(tree, _inside(top, path)))]
+    pending = [("", tree.chain(names_below(path, top.path)))]
     node = pending[0][1][0]
     while pending:
         prefix, chain = pending.pop()

@@ -99,6 +99,13 @@ class CatalogContract(SourceCase):
 
         self.run(scenario, tmp_path)
 
+    def test_the_root_itself_is_a_group(self, tmp_path: Path) -> None:
+        async def scenario(source: Source, origin: Origin) -> None:
+            entry = await source.entry("")
+            assert (entry.path, entry.kind) == ("", "group")
+
+        self.run(scenario, tmp_path)
+
     def test_an_entry_has_attributes_of_any_size(self, tmp_path: Path) -> None:
         async def scenario(source: Source, origin: Origin) -> None:
             await origin.put("line.b2nd", np.arange(3), attrs={"history": "x" * 100_000})

@@ -20,7 +20,7 @@ from ..compute.netcdf_dimensions import (
 )
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry, Geometry
-from ..core.paths import is_at_or_below, join, parent
+from ..core.paths import is_at_or_below, join, names_below, parent
 from ..core.paths import name as last_name
 from .copying import Patterns, Report, sorted_entries
 
@@ -148,11 +148,7 @@ class ImportPlan:
     def _dims(self, entry: Entry, listed: Mapping[str, ListedGroup]) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Names and lengths of its axes, as whoever reads the file with xarray has them."""
         assert entry.geometry is not None
-        where = parent(str(entry.storage["hdf5"]).strip("/"))
-        chain = [listed[where]]
-        while where:
-            where = parent(where)
-            chain.append(listed[where])
+        chain = listed[""].chain(names_below(parent(str(entry.storage["hdf5"]).strip("/")), ""))
         dims, shape = name_dimensions(entry, dataset_name(entry), chain), list(entry.geometry.shape)
         for axis, dim in enumerate(dims):
             known = next((g.dimensions[dim] for g in chain if dim in g.dimensions), None)

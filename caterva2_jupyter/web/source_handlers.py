@@ -377,13 +377,7 @@ class MetaAnswers(SourceAnswers):
 
     async def answer_get(self) -> None:
         root, path = split_address(self.required_query_text("path"))
-        source = self.source_of(root)
-        try:
-            entry = await source.entry(path)
-        except DatasetNotFoundError:
-            if path:
-                raise
-            entry = Entry("", "group")
+        entry = await self.source_of(root).entry(path)
         body = json.dumps({"root": root, **entry.to_json()}, separators=(",", ":")).encode()
         if not self.not_modified(strong_etag(body)):
             await self.write_pieces(body)
