@@ -19,14 +19,8 @@ from ..core.events import EventBatch
 from ..core.paths import parse_root_name
 from ..core.roots import AnnouncedRoot
 from ..errors import AccessDeniedError, AuthenticationError, Caterva2Error, IntegrityError
-from ..web.outgoing_websocket import (
-    Backoff,
-    OutgoingWebSocket,
-    client_ssl_context,
-    open_websocket,
-    parse_heartbeat,
-    service_url,
-)
+from ..web.outgoing_session import client_ssl_context, service_url
+from ..web.outgoing_websocket import Backoff, OutgoingWebSocket, open_websocket, parse_heartbeat
 
 __all__ = ["BrokerLink", "BrokerLost", "EventsLost", "LinkMessage", "RootsKnown"]
 

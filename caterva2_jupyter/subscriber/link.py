@@ -12,13 +12,11 @@ import json
 import math
 import random
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote
 
 import aiohttp
 from yarl import URL
@@ -35,54 +33,17 @@ from ..errors import (
     TooManyRequestsError,
     error_from_json,
 )
+from ..web.outgoing_session import READ_BUFFER_NBYTES, base_of, peer_of, tls_error
 
-__all__ = ["Answer", "Attempts", "BrokenLinkError", "Link", "open_session"]
+__all__ = ["Answer", "Attempts", "BrokenLinkError", "Link"]
 
-CONNECTIONS = 32  # at most: reads keep to a few, downloads and listeners hold theirs for long
-READ_BUFFER_NBYTES = 512 << 10
 MAX_ERROR_NBYTES = 64 << 10
 MAX_ATTEMPTS = 3
 RETRY_LOW_S, RETRY_HIGH_S = 0.1, 2.0
 MAX_QUIET_S = 60.0
 RETRY_RATIO, RETRY_BURST = 0.1, 10.0
-_UNIX = "http+unix://"
 _RETRIED = (429, 502, 503, 504)
 _UNPROVED = "answers without proof: has it [network] mac = true and the same token, and is there no proxy in between?"
-
-
-def open_session(
-    url: str, ssl_context: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None
-) -> aiohttp.ClientSession:
-    """A pool of connections to the service at ``url``: no cookies, no proxies of the environment.
-
-    Parameters
-    ----------
-    url : str
-        ``http://``, ``https://`` or ``http+unix://%2Fpath``. The caller closes the session.
-    headers : mapping, optional
-        Sent with every request.
-    """
-    connector: aiohttp.BaseConnector
-    if url.startswith(_UNIX):
-        connector = aiohttp.UnixConnector(unquote(url.removeprefix(_UNIX)).rstrip("/"), limit=CONNECTIONS)
-    else:
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=ssl_context or True, keepalive_timeout=60)
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_redirect.append(_refuse_redirection)  # WebSockets have no setting for that
-    return aiohttp.ClientSession(
-        connector=connector,
-        headers=headers,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None),
-        read_bufsize=READ_BUFFER_NBYTES,
-        trace_configs=[tracing],
-    )
-
-
-async def _refuse_redirection(session: object, context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-    # A token must not travel to where another machine points.
-    raise SourceUnavailableError(f"{params.url.origin()} answers with a redirection, which is not followed")
 
 
 class BrokenLinkError(Exception):
@@ -101,7 +62,7 @@ class Link:
     url : str
         Of the service, its prefix included.
     session : aiohttp.ClientSession
-        Its pool (``open_session``), which the caller closes.
+        Its pool (``outgoing_session.open_session``), which the caller closes.
     token : str
         Sent as Bearer when there is one.
     connect_s, stall_s : float
@@ -130,8 +91,8 @@ class Link:
         mac_key: bytes = b"",
         rng: random.Random | None = None,
     ) -> None:
-        self.peer = unquote(url.removeprefix(_UNIX)) if url.startswith(_UNIX) else url.rstrip("/")
-        self._base = f"{'http://localhost' if url.startswith(_UNIX) else url.rstrip('/')}/{prefix}"
+        self.peer = peer_of(url)
+        self._base = f"{base_of(url)}/{prefix}"
         self._session = session
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
@@ -334,7 +295,7 @@ class Link:
             refused = error_from_json({"detail": f"{self.peer} answers with HTTP status {error.status}"}, error.status)
             raise peer_error(self.peer, refused) from None
         except aiohttp.ClientSSLError as error:
-            raise SourceUnavailableError(f"{self.peer} has a certificate that is not trusted: {error}") from None
+            raise tls_error(self.peer, error) from None
         except aiohttp.ServerTimeoutError:
             # Nothing says no, nothing says yes: whoever asks next should not wait as long.
             self._unreachable_until = asyncio.get_running_loop().time() + self._connect_s

@@ -63,7 +63,7 @@ class RemoteSource:
     url : str
         Of the service: ``http://``, ``https://`` or ``http+unix://%2Fpath``, its prefix included.
     session : aiohttp.ClientSession
-        One per service (``link.open_session``); the caller closes it.
+        One per service (``outgoing_session.open_session``); the caller closes it.
     token : str
         Sent as Bearer when there is one.
     connect_s, stall_s, min_rate, patience_s : float

@@ -16,9 +16,9 @@ import aiohttp
 from ..config import NetworkConfig
 from ..core.source import Source
 from ..errors import Caterva2Error
-from ..web.outgoing_websocket import client_ssl_context
+from ..web.outgoing_session import client_ssl_context, open_session
 from ..web.source_handlers import ASKER_HEADER
-from .link import BrokenLinkError, Link, open_session
+from .link import BrokenLinkError, Link
 from .sources import RemoteSource
 
 __all__ = ["HttpUpstreams"]

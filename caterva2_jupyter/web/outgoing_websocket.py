@@ -13,22 +13,20 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-from urllib.parse import unquote
 
 import aiohttp
 
-from ..config import Address, NetworkConfig
 from ..errors import (
     AuthenticationError,
     Caterva2Error,
-    ConfigError,
     DeadlineError,
     IntegrityError,
     SourceUnavailableError,
     error_from_json,
 )
+from .outgoing_session import base_of, open_session, peer_of, tls_error
 
-__all__ = ["Backoff", "OutgoingWebSocket", "client_ssl_context", "open_websocket", "parse_heartbeat", "service_url"]
+__all__ = ["Backoff", "OutgoingWebSocket", "open_websocket", "parse_heartbeat"]
 
 MAX_MESSAGE_NBYTES = 16 * 1024 * 1024
 CLOSE_TIMEOUT_S = 1.0
@@ -58,28 +56,6 @@ class Backoff:
         delay_s = min(self._next_s, self._high_s)
         self._next_s = min(self._next_s * 2, self._high_s)
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311  (jitter is no secret)
-
-
-def service_url(address: Address, network: NetworkConfig) -> str:
-    """URL of a service of the same network: https when the network has certificates."""
-    secure = (network.tls_cert or network.tls_ca) and not address.socket_path
-    return address.url.replace("http://", "https://", 1) if secure else address.url
-
-
-def client_ssl_context(network: NetworkConfig) -> ssl.SSLContext:
-    """Trust of the system's certificates and of ``tls_ca``; host names are checked.
-
-    Raises
-    ------
-    ConfigError
-    """
-    context = ssl.create_default_context()
-    if network.tls_ca:
-        try:
-            context.load_verify_locations(network.tls_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"cannot use [network] tls_ca {network.tls_ca}: {error}") from None
-    return context
 
 
 class OutgoingWebSocket:
@@ -154,23 +130,13 @@ async def open_websocket(
     AuthenticationError, AccessDeniedError, TooManyRequestsError
         When it answers that we may not.
     """
-    connector: aiohttp.BaseConnector
-    base, peer = url, f"the service at {url}"
-    if url.startswith("http+unix://"):
-        socket_path = unquote(url.removeprefix("http+unix://"))
-        connector, base, peer = aiohttp.UnixConnector(socket_path), "http://localhost", f"the service at {socket_path}"
-    else:
-        connector = aiohttp.TCPConnector(ssl=ssl_context)
+    peer = f"the service at {peer_of(url)}"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_redirect.append(_refuse_redirection)
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[tracing]
-    ) as session:
+    async with open_session(url, ssl_context) as session:
         with _map_exceptions(peer):
             async with asyncio.timeout(timeout_s):
                 websocket = await session.ws_connect(
-                    base + path,
+                    base_of(url) + path,
                     headers=headers,
                     max_msg_size=MAX_MESSAGE_NBYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
@@ -179,11 +145,6 @@ async def open_websocket(
             yield OutgoingWebSocket(websocket, peer)
         finally:
             await websocket.close()
-
-
-async def _refuse_redirection(session: object, context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-    # A token must not travel to where another machine points.
-    raise SourceUnavailableError(f"{params.url.origin()} answers with a redirection, which is not followed")
 
 
 @contextmanager
@@ -196,8 +157,8 @@ def _map_exceptions(peer: str) -> Iterator[None]:
                 f"{peer} wants another network token: set CATERVA2_NETWORK_TOKEN or [network] token_file as it has it"
             ) from None
         raise _handshake_error(peer, error.status) from None
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise SourceUnavailableError(f"{peer} has a certificate that is not trusted: {error}") from None
+    except aiohttp.ClientSSLError as error:
+        raise tls_error(peer, error) from None
     except TimeoutError as error:
         if isinstance(error, Caterva2Error):
             raise

@@ -27,14 +27,8 @@ from ..errors import (
     RootTakenError,
 )
 from ..storage.closing import close_stream
-from .outgoing_websocket import (
-    Backoff,
-    OutgoingWebSocket,
-    client_ssl_context,
-    open_websocket,
-    parse_heartbeat,
-    service_url,
-)
+from .outgoing_session import client_ssl_context, service_url
+from .outgoing_websocket import Backoff, OutgoingWebSocket, open_websocket, parse_heartbeat
 
 __all__ = ["BrokerLink", "LinkStatus"]
 

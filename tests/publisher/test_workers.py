@@ -23,9 +23,9 @@ import pytest
 from caterva2_jupyter.config import NetworkConfig
 from caterva2_jupyter.core.wire import RecordParser
 from caterva2_jupyter.publisher.messages import config_from_json, config_to_json
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import RemoteSource
 from caterva2_jupyter.testing import read_array
+from caterva2_jupyter.web.outgoing_session import open_session
 from tests.processes import Service, wait_for
 from tests.publisher.publishing import publisher_config
 
@@ -215,7 +215,7 @@ def test_every_process_serves_hdf5_and_blosc2_by_tls_and_with_codes(tmp_path: Pa
                 await asyncio.gather(*(read_all(service.url) for _ in range(6)))
 
     try:
-        wait_for(lambda: asyncio.run(_is_listed(service.url, trusted, config, token, proved)), 30)
+        wait_for(lambda: asyncio.run(_is_listed(service.url, trusted, config, token, proved)))
         asyncio.run(scenario())
     finally:
         assert service.stop() == 0

@@ -27,9 +27,9 @@ from caterva2_jupyter.errors import (
 )
 from caterva2_jupyter.storage.block_cache import BlockCache
 from caterva2_jupyter.subscriber import adoption
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import CachedSource, RemoteSource
 from caterva2_jupyter.testing import Origin, open_origin, read_array
+from caterva2_jupyter.web.outgoing_session import open_session
 
 from .comparing import Upstream
 from .serving import serve

@@ -24,9 +24,9 @@ from caterva2_jupyter.storage.block_cache import BlockCache
 from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.storage.event_hub import EventHub
 from caterva2_jupyter.storage.threaded_source import ThreadedSource
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import CachedSource, RemoteSource
 from caterva2_jupyter.testing import read_array
+from caterva2_jupyter.web.outgoing_session import open_session
 
 from .comparing import Upstream
 from .serving import serve

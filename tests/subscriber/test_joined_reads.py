@@ -19,10 +19,10 @@ from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import Caterva2Error, DatasetChangedError, DatasetNotFoundError, IntegrityError
 from caterva2_jupyter.storage.block_cache import BlockCache
 from caterva2_jupyter.subscriber import joined_reads
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.remote_source import RemoteSource
 from caterva2_jupyter.subscriber.sources import CachedSource
 from caterva2_jupyter.testing import Origin, open_origin, read_array
+from caterva2_jupyter.web.outgoing_session import open_session
 from tests.subscriber.serving import serve
 
 DEADLINE_S = 30

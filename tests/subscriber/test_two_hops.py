@@ -20,9 +20,9 @@ from caterva2_jupyter.core.blocks import BlockRecord
 from caterva2_jupyter.core.source import BlockStream, FileStream
 from caterva2_jupyter.core.wire import ReadRequest, RecordParser
 from caterva2_jupyter.storage.memory_root import BLOCK_NBYTES, PART_NBYTES
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.sources import RemoteSource
 from caterva2_jupyter.testing import open_origin
+from caterva2_jupyter.web.outgoing_session import open_session
 
 from .serving import CountingSource, serve
 from .test_sources import cached_source, until

@@ -16,9 +16,9 @@ from caterva2_jupyter.errors import error_from_json
 from caterva2_jupyter.storage import reducing
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from caterva2_jupyter.storage.threaded_source import ThreadedSource
-from caterva2_jupyter.subscriber.link import open_session
 from caterva2_jupyter.subscriber.remote_source import RemoteSource
 from caterva2_jupyter.testing import read_array, reduce_array
+from caterva2_jupyter.web.outgoing_session import open_session
 from tests.client.memory_service import MemoryService
 
 ARRAY = np.arange(40_000, dtype="f4").reshape(200, 200)
