@@ -12,7 +12,11 @@ from typing import Protocol
 from ..errors import ConfigError
 from .conversions import conversion
 
-__all__ = ["Bars", "Progress", "find_bars", "telling"]
+__all__ = ["BAR_NBYTES", "Bars", "Progress", "find_bars", "telling"]
+
+
+BAR_NBYTES = 4 << 20
+"""Reads of fewer decoded bytes have no bar: they end before one could be seen."""
 
 
 class Progress(Protocol):

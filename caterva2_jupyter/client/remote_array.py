@@ -22,7 +22,7 @@ from .chunk_picture import chunk_picture
 from .conversions import conversion
 from .lazy_expression import Computing
 from .prefetch import Prefetching
-from .progress import telling
+from .progress import BAR_NBYTES, telling
 from .reducing import Reducing
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["OrthogonalIndex", "RemoteArray"]
 
 ITERATED_NBYTES = 16 << 20
-BAR_NBYTES = 4 << 20
 
 Field = str | list[str]
 
@@ -150,10 +149,7 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
     @property
     def size(self) -> int:
         """Number of items."""
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

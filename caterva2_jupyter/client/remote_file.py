@@ -14,6 +14,7 @@ from ..core.selection import AxisRange, Selection, parse_basic
 from ..errors import TooLargeError
 from .card_state import state_rows, when_modified
 from .prefetch import Prefetching
+from .progress import BAR_NBYTES, telling
 from .remote_dataset import RemoteDataset
 from .representation import format_nbytes, html_table, plain
 from .showing import Viewed
@@ -83,7 +84,10 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
         DatasetChangedError, SourceUnavailableError, NotCachedError
         """
         parsed = parse_basic(key, self._geometry.shape)
-        box = self._session.reader.read(self._root, self._entry, parsed.selection, cache=self._session.cache)
+        session = self._session
+        bars = session.bars if parsed.selection.size * self.itemsize >= BAR_NBYTES else None
+        with telling(None, bars, self.name) as progress:
+            box = session.reader.read(self._root, self._entry, parsed.selection, progress, session.cache)
         return bytes(parsed.apply(box).tobytes())
 
     def read(self) -> bytes:

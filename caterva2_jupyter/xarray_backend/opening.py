@@ -20,6 +20,7 @@ from ..client.address import parse_address
 from ..client.group import Group
 from ..client.remote_array import RemoteArray
 from ..client.session import Session, find_session
+from ..client.suggestions import suggesting
 from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
 from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name, shape_of
 from ..core.catalog import MAX_PAGE, CatalogQuery
@@ -190,8 +191,9 @@ def _find(target: Target) -> tuple[Session, str, Entry, str]:
         )
     address = parse_address(target)
     session = find_session(address.url or None)
-    session.follow(address.root)
-    return session, address.root, session.service.entry(address.root, address.path), str(address)
+    with suggesting(session.service, address.root, address.path):
+        session.follow(address.root)
+        return session, address.root, session.service.entry(address.root, address.path), str(address)
 
 
 def _version_of(session: Session, root: str, entry: Entry) -> str:

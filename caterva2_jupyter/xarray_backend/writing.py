@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from xarray.conventions import encode_dataset_coordinates
 
-from ..client.progress import Progress
+from ..client.progress import Progress, find_bars, telling
 from ..core.exact_attributes import MAX_METALAYERS, to_metalayers
 from ..core.group_file import GROUP_FILE, format_group_file
 from .encoding import STORAGE_KEYS, check_encoding_keys, encode_variable
@@ -65,7 +65,7 @@ def to_caterva2(
     unlimited_dims : sequence of str, optional
         Those that the dataset was opened with, by default.
     progress : callable, optional
-        Called with ``(done_nbytes, total_nbytes)`` of decoded bytes.
+        Called with ``(done_nbytes, total_nbytes)`` of decoded bytes. Without it, in notebooks, a bar after a second.
 
     Returns
     -------
@@ -104,7 +104,8 @@ def to_caterva2(
     unfinished = goal.with_name(f".caterva2-{goal.name[:100]}-{secrets.token_hex(4)}")
     try:
         _make_directory(unfinished)
-        _write_all(unfinished, groups, files, unlimited_dims, progress)
+        with telling(progress, find_bars(None), goal.name) as progress:
+            _write_all(unfinished, groups, files, unlimited_dims, progress)
         _put_in_place(unfinished, goal, mode)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

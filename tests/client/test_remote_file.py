@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_a_frame_of_items_is_sliced_in_items_and_returns_bytes(client: cat2.Clie
     class Session:
         class reader:
             @staticmethod
-            def read(root: str, entry: Entry, selection: object, cache: str) -> np.ndarray:
+            def read(root: str, entry: Entry, selection: object, progress: object = None, cache: str = "") -> Any:
                 (axis,) = selection.axes  # type: ignore[attr-defined]
                 return items[axis.start : axis.stop : axis.step].view("V4")
 
@@ -92,6 +93,7 @@ def test_a_frame_of_items_is_sliced_in_items_and_returns_bytes(client: cat2.Clie
 
         max_nbytes = 1000
         cache = "auto"
+        bars = None
 
     file = cat2.RemoteFile(Session(), "foo", entry)  # type: ignore[arg-type]
     assert file[1:3] == items[1:3].tobytes()

@@ -38,7 +38,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def root_of_arrays() -> MemoryRoot:
-    root = MemoryRoot({"notes.txt": b"some notes\n" * 3})
+    root = MemoryRoot({"notes.txt": b"some notes\n" * 3, "long.txt": b"a line of text\n" * 350_000})
     attrs = {
         "cube.b2nd": {"units": "K", "long_name": "temperature"},
         "packed.b2nd": {"scale_factor": 0.5, "add_offset": np.float32(10), "_FillValue": np.int16(-999)},

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import caterva2_jupyter as cat2
@@ -81,6 +82,21 @@ def test_transfers_have_bars_where_they_are_wanted(service: MemoryService, tmp_p
         assert all(bar.is_closed for bar in shown)
         client["foo/cube"][0]
         assert len(shown) == 2
+        assert len(client["foo/long.txt"].read()) > 4 << 20
+        assert shown[-1].desc == "long.txt"
+
+
+def test_writing_a_dataset_has_a_bar_in_notebooks(
+    tmp_path: Path, shown: list[Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xr = pytest.importorskip("xarray")
+    ds = xr.Dataset({"t": (("y", "x"), np.zeros((300, 400)))})
+    cat2.to_caterva2(ds, tmp_path / "none")
+    assert not shown
+    monkeypatch.setattr("caterva2_jupyter.client.progress._is_notebook", lambda: True)
+    monkeypatch.setattr("caterva2_jupyter.xarray_backend.writing.BATCH_NBYTES", 100_000)
+    cat2.to_caterva2(ds, tmp_path / "run", encoding={"t": {"chunks": (30, 40)}})
+    assert [(bar.desc, bar.is_closed) for bar in shown] == [("run", True)]
 
 
 def test_there_are_none_for_those_who_have_a_callback_nor_in_threads(
