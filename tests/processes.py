@@ -15,10 +15,10 @@ import pytest
 
 T = TypeVar("T")
 
-START_DEADLINE_S = 60.0
+START_DEADLINE_S = 120.0
 
 
-def wait_for(condition: Callable[[], T], deadline_s: float = 20.0, message: str = "") -> T:
+def wait_for(condition: Callable[[], T], deadline_s: float = 60.0, message: str = "") -> T:
     """What ``condition`` returns once it is true, asked again and again; fails after a deadline."""
     end = time.monotonic() + deadline_s
     problem: object = None
@@ -85,7 +85,7 @@ class Service:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -256,10 +256,14 @@ class Broker:
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         tick_s = self.heartbeat_s / 10
-        next_beat = loop.time()
+        next_beat = now = loop.time()
         while True:
+            before = now
             await asyncio.sleep(tick_s)
             now = loop.time()
+            # Stopped for a while, or on a machine that was: that is nobody's silence.
+            if (held_up_s := now - before - tick_s) > tick_s:
+                self._registry.excuse(held_up_s, now)
             # One tick early, so that silence shows within two intervals of the last word.
             for number in self._registry.expire(now, 2 * self.heartbeat_s - tick_s):
                 connection = self._connections[number]

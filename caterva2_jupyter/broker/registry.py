@@ -146,6 +146,11 @@ class Registry:
             self.disconnect(name, connection)
         return tuple(connection for _, connection in silent)
 
+    def excuse(self, held_up_s: float, now: float) -> None:
+        """Nobody was heard for that long, as nobody listened: what was said meanwhile is still to come."""
+        for presence in self._present.values():
+            presence.heard_at = min(presence.heard_at + held_up_s, now)
+
     def remove(self, name: str) -> None:
         """Forget a root, so that its name is free.
 

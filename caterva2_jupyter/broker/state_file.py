@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, IntegrityError
+from ..storage.durable_file import replace_durably
 from .registry import Registry
 
 __all__ = ["StateFile"]
@@ -58,9 +58,4 @@ class StateFile:
 
     def save(self, form: dict[str, Any]) -> None:
         """Replace the file; the old one stays whole until the new one is."""
-        temporary = self.path.with_suffix(".json.tmp")
-        with temporary.open("w") as file:
-            json.dump(form, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        replace_durably(self.path, json.dumps(form, indent=1).encode())

@@ -27,6 +27,7 @@ from ..core.source import Source
 from ..errors import ConfigError, DatasetNotFoundError, RootNotFoundError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
 from ..storage.directory_root import DirectoryRoot
+from ..storage.durable_file import replace_durably
 from ..storage.event_hub import EventHub
 from ..storage.hdf5_root import Hdf5Root, hdf5_trees
 from ..storage.hdf5_signature import is_growing_hdf5, is_hdf5
@@ -322,13 +323,7 @@ def _read_owner(path: Path) -> str:
     if text:
         return text
     text = secrets.token_hex(16)
-    temporary = path.with_name("owner.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_durably(path, f"{text}\n".encode())
     return text
 
 

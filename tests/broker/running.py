@@ -23,7 +23,7 @@ OPEN = NetworkConfig()
 ANY_PORT = Address("127.0.0.1", 0)
 
 
-async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], deadline_s: float = 25.0) -> None:
     """Wait until it holds; fail after a deadline."""
     end = time.monotonic() + deadline_s
     while not condition():

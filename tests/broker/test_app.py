@@ -76,15 +76,15 @@ def test_killing_it_costs_its_publishers_nothing(network: Network, example_root:
         broker.kill()
         assert publisher.process.poll() is None
         broker.restart()
-        wait_for(lambda: roots(broker) == {"foo": True}, 10)
+        wait_for(lambda: roots(broker) == {"foo": True})
     (network.directory / "bro" / "db.json").unlink()
     broker.kill()
     broker.restart()
-    wait_for(lambda: roots(broker) == {"foo": True}, 10)
+    wait_for(lambda: roots(broker) == {"foo": True})
     publisher.kill()
-    wait_for(lambda: roots(broker) == {"foo": False}, 10)
+    wait_for(lambda: roots(broker) == {"foo": False})
     publisher.restart()
-    wait_for(lambda: roots(broker) == {"foo": True}, 10)
+    wait_for(lambda: roots(broker) == {"foo": True})
 
 
 def test_a_second_publisher_of_a_name_serves_but_is_not_announced(network: Network, example_root: Path):

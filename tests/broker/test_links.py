@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from caterva2_jupyter.broker.broker import Broker
+from caterva2_jupyter.broker.state_file import StateFile
 from caterva2_jupyter.config import Address, NetworkConfig
 from caterva2_jupyter.core.catalog import Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
@@ -17,6 +21,16 @@ from caterva2_jupyter.subscriber.broker_link import BrokerLost, RootsKnown
 from .running import HEARTBEAT_S, Catalog, Wire, broker_at, publishing, subscribing, until
 
 SLACK_S = 1.0  # what a busy machine may add
+
+
+def check_promise(scenario: Callable[[Path], Coroutine[Any, Any, float]], tmp_path: Path, promised_s: float) -> None:
+    """What a scenario says that it took is within the promise, in one of three attempts: the machine may be busy."""
+    took_s: list[float] = []
+    while len(took_s) < 3:
+        took_s.append(asyncio.run(scenario(tmp_path / f"attempt {len(took_s)}")))
+        if took_s[-1] < promised_s + SLACK_S:
+            return
+    raise AssertionError(f"promised {promised_s} s, took {took_s}")
 
 
 def test_a_change_reaches_those_who_follow_the_root(tmp_path: Path):
@@ -61,7 +75,7 @@ def test_a_publisher_that_leaves_is_offline_at_once(tmp_path: Path):
         async with broker_at(tmp_path, heartbeat_s=30) as broker, subscribing(broker.address, {"foo"}) as heard:
             async with publishing(broker.address, Catalog()):
                 await until(lambda: heard.roots == {"foo": True})
-            await until(lambda: heard.roots == {"foo": False}, 5)
+            await until(lambda: heard.roots == {"foo": False})  # its heartbeat is 30 s
 
     asyncio.run(scenario())
 
@@ -84,9 +98,9 @@ def test_links_wait_for_a_broker_that_is_not_there_yet(tmp_path: Path):
 
 @pytest.mark.parametrize("state", ["kept", "lost"])
 def test_everybody_is_back_within_a_heartbeat_of_a_new_broker(tmp_path: Path, state: str):
-    async def scenario() -> None:
+    async def scenario(directory: Path) -> float:
         catalog = Catalog()
-        async with broker_at(tmp_path / "bro") as broker:
+        async with broker_at(directory / "bro") as broker:
             address = broker.address
             async with publishing(address, catalog), subscribing(address, {"foo"}) as heard:
                 await until(lambda: heard.roots == {"foo": True})
@@ -95,16 +109,17 @@ def test_everybody_is_back_within_a_heartbeat_of_a_new_broker(tmp_path: Path, st
                 await until(lambda: heard.losses)
                 catalog.put("meanwhile")
                 known = len(heard.messages)
-                async with broker_at(tmp_path / ("bro" if state == "kept" else "empty"), address) as again:
+                async with broker_at(directory / ("bro" if state == "kept" else "empty"), address) as again:
                     started = time.monotonic()
                     await until(lambda: again.is_online("foo") and heard.link.is_online)
-                    assert time.monotonic() - started < HEARTBEAT_S + SLACK_S
+                    took_s = time.monotonic() - started
                     # The follower learns the cursor, and so that it missed something.
                     await until(lambda: any(b.seq == 1 for b in heard.messages[known:] if isinstance(b, EventBatch)))
                     catalog.put("after")
                     await until(lambda: heard.paths[-1:] == ["after"])
+        return took_s
 
-    asyncio.run(scenario())
+    check_promise(scenario, tmp_path, HEARTBEAT_S)
 
 
 def test_a_second_publisher_of_a_name_is_refused(tmp_path: Path):
@@ -156,42 +171,45 @@ def test_a_publisher_that_restarts_takes_its_place_again(tmp_path: Path):
 
 
 def test_silence_of_a_publisher_shows_within_two_heartbeats(tmp_path: Path):
-    async def scenario() -> None:
-        wire_heartbeat_s = 0.6
-        async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker, subscribing(broker.address) as heard:
+    wire_heartbeat_s = 0.6
+
+    async def scenario(directory: Path) -> float:
+        async with broker_at(directory, heartbeat_s=wire_heartbeat_s) as broker, subscribing(broker.address) as heard:
             wire = Wire(broker.address)
-            catalog = Catalog()
-            async with wire.open() as address, publishing(address, catalog) as link:
+            async with wire.open() as address, publishing(address, Catalog()) as link:
                 await until(lambda: heard.roots == {"foo": True})
                 wire.go_silent()
                 silent_at = time.monotonic()
                 await until(lambda: heard.roots == {"foo": False})
-                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + SLACK_S
+                noticed_s = time.monotonic() - silent_at
                 await until(lambda: link.status.state == "connecting")
                 wire.heal()
                 healed_at = time.monotonic()
                 await until(lambda: heard.roots == {"foo": True})
-                assert time.monotonic() - healed_at < wire_heartbeat_s + SLACK_S
+                return max(noticed_s / 2, time.monotonic() - healed_at)
 
-    asyncio.run(scenario())
+    check_promise(scenario, tmp_path, wire_heartbeat_s)
 
 
 def test_silence_of_the_broker_shows_within_two_heartbeats(tmp_path: Path):
-    async def scenario() -> None:
-        wire_heartbeat_s = 0.6
-        async with broker_at(tmp_path, heartbeat_s=wire_heartbeat_s) as broker:
+    wire_heartbeat_s = 0.6
+
+    async def scenario(directory: Path) -> float:
+        async with broker_at(directory, heartbeat_s=wire_heartbeat_s) as broker:
             wire = Wire(broker.address)
             async with wire.open() as address, subscribing(address) as heard:
                 await until(lambda: heard.of(RootsKnown))
                 wire.go_silent()
                 silent_at = time.monotonic()
                 await until(lambda: heard.of(BrokerLost))
-                assert time.monotonic() - silent_at < 2 * wire_heartbeat_s + SLACK_S
+                noticed_s = time.monotonic() - silent_at
                 assert not heard.link.is_online
                 wire.heal()
-                await until(lambda: heard.link.is_online, wire_heartbeat_s + SLACK_S)
+                healed_at = time.monotonic()
+                await until(lambda: heard.link.is_online)
+                return max(noticed_s / 2, time.monotonic() - healed_at)
 
-    asyncio.run(scenario())
+    check_promise(scenario, tmp_path, wire_heartbeat_s)
 
 
 def test_quiet_roots_are_told_by_heartbeats(tmp_path: Path):
@@ -452,3 +470,30 @@ def test_a_state_file_that_is_damaged_is_set_aside(tmp_path: Path):
     asyncio.run(scenario())
     assert (tmp_path / "db.json.corrupt").exists()
     assert json.loads((tmp_path / "db.json").read_text())["roots"]["foo"]["http"] == "here:8001"
+
+
+def test_a_broker_that_was_held_up_takes_nobody_for_silent(tmp_path: Path):
+    async def scenario() -> None:
+        heartbeat_s = 0.4
+        broker = Broker(StateFile(tmp_path), heartbeat_s)
+
+        async def send(text: str) -> None:
+            pass
+
+        def beat() -> None:
+            broker.hear(connection, {"type": "events", "root": "foo", "epoch": "e", "first_seq": 1, "seq": 0,
+                                     "events": []}, "")  # fmt: skip
+
+        await broker.start()
+        connection = broker.connect(send, lambda reason: None)
+        registration = {"type": "register", "name": "foo", "owner": "alice" * 4, "http": "http://here:8001"}
+        await broker.register(connection, registration | {"epoch": "e", "seq": 0})
+        for _ in range(3):
+            time.sleep(3 * heartbeat_s)
+            await asyncio.sleep(heartbeat_s / 5)  # it looks who is silent
+            assert [root.online for root in broker.roots()] == [True]
+            beat()
+        await until(lambda: not broker.roots()[0].online)  # who is silent indeed is seen to be
+        await broker.stop()
+
+    asyncio.run(scenario())

@@ -34,7 +34,7 @@ class Client:
         await self.socket.write_message(json.dumps({"request": request, "response": None}))
 
     async def next(self) -> dict[str, Any]:
-        text = await asyncio.wait_for(self.socket.read_message(), 10)
+        text = await asyncio.wait_for(self.socket.read_message(), 30)
         assert text is not None, "closed"
         form = json.loads(text)
         assert set(form) == {"request", "response"}
@@ -136,7 +136,7 @@ def test_nonsense_ends_the_connection_and_nothing_else(tmp_path: Path) -> None:
                      '{"request": {"method": "subscribe", "arguments": {"topics": 3}}}'):  # fmt: skip
             client = await new()
             await client.socket.write_message(text)
-            assert await asyncio.wait_for(client.socket.read_message(), 10) is None
+            assert await asyncio.wait_for(client.socket.read_message(), 30) is None
         assert await (await new()).call("_ping_") == "pong"
 
     with_broker(test, tmp_path)

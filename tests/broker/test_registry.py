@@ -136,6 +136,16 @@ def test_silence_takes_a_root_offline():
     assert not online(registry)
 
 
+def test_who_was_not_listened_to_is_not_silent():
+    registry = registered()
+    registry.connect("foo", 1, START, now=100.0)
+    registry.excuse(30.0, now=131.0)
+    assert registry.expire(139.0, 10.0) == ()
+    registry.excuse(30.0, now=139.0)  # heard meanwhile, or never: nobody is heard in the future
+    assert registry.expire(148.0, 10.0) == ()
+    assert registry.expire(149.0, 10.0) == (1,)
+
+
 def test_a_new_connection_replaces_one_that_may_be_half_open():
     registry = registered()
     assert registry.connect("foo", 1, START, 0.0) is None

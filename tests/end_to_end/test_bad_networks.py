@@ -100,7 +100,7 @@ def test_a_publisher_that_refuses_connections_is_told_and_what_is_cached_is_serv
     begun = time.monotonic()
     with pytest.raises(Caterva2Error):
         read(subscriber, "other.b2nd")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25  # not the 30 s that an answer may take
     assert np.array_equal(read(subscriber), NOISE)
     proxy.faults = Faults()
     wait_for(lambda: is_online(subscriber), message="it is seen to be back")
@@ -208,7 +208,7 @@ def test_events_that_are_lost_with_their_connections_leave_no_listing_wrong(netw
                 (root / f"new-{i - 2:02}.txt").unlink()
                 time.sleep(0.05)  # a pace, not a wait
         truth = set(os.listdir(root))
-        wait_for(lambda: paths_of(subscriber) == truth, 40, "the listing is right though events are lost")
+        wait_for(lambda: paths_of(subscriber) == truth, message="the listing is right though events are lost")
         assert proxy.nfaults
 
 
@@ -219,10 +219,10 @@ def test_a_half_open_connection_is_noticed_and_what_was_missed_is_caught_up(
     assert np.array_equal(read(subscriber), NOISE)
     proxy.faults = Faults(swallow=True)
     (root / "meanwhile.txt").write_text("new")
-    wait_for(lambda: not is_online(subscriber), 25, "it is seen to be away")
+    wait_for(lambda: not is_online(subscriber), message="it is seen to be away")
     assert np.array_equal(read(subscriber), NOISE), "what is cached is served"
     proxy.faults = Faults()
-    wait_for(lambda: is_online(subscriber) and "meanwhile.txt" in paths_of(subscriber), 25, "it has caught up")
+    wait_for(lambda: is_online(subscriber) and "meanwhile.txt" in paths_of(subscriber), message="it has caught up")
 
 
 def test_a_publisher_killed_within_an_answer_leaves_whole_blocks_only(
@@ -295,7 +295,7 @@ def test_a_broker_that_lost_its_state_costs_nothing(network: Network, root: Path
     shutil.rmtree(network.directory / "bro")
     broker.restart()
     # The heartbeat is 5 s: publishers register again within it, and what is followed is followed on.
-    wait_for(lambda: is_online(subscriber), 10, "the publisher is back at the broker")
+    wait_for(lambda: is_online(subscriber), message="the publisher is back at the broker")
     (root / "new.txt").write_text("new")
     wait_for(lambda: "new.txt" in paths_of(subscriber), message="changes are told again")
 

@@ -80,11 +80,11 @@ def test_a_frozen_broker_hides_no_root_and_a_frozen_publisher_holds_no_reader(
     broker.process.send_signal(signal.SIGCONT)
     publisher.process.send_signal(signal.SIGSTOP)
     try:
-        wait_for(lambda: not is_online(), 40, "the publisher is missed")
+        wait_for(lambda: not is_online(), message="the publisher is missed")
         begun = time.monotonic()
         with cat2.connect(subscriber.url) as client, pytest.raises((cat2.NotCachedError, cat2.SourceUnavailableError)):
             client["foo"]["dir1/ds-3d.b2nd"][...]
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 25  # not the 30 s that an answer may take
     finally:
         publisher.process.send_signal(signal.SIGCONT)
     wait_for(is_online, message="the publisher is back")
