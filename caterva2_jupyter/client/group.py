@@ -45,22 +45,7 @@ COMPLETED_CHILDREN = 1000
 
 
 class UnsupportedDataset(Writable):
-    """Something that is listed but cannot be read: it says why, and raises when it is read.
-
-    Attributes
-    ----------
-    entry : Entry
-    """
-
-    def __init__(self, session: Session, root: str, entry: Entry) -> None:
-        self._session = session
-        self._root = root
-        self.entry = entry
-
-    @property
-    def path(self) -> str:
-        """Path in its root."""
-        return self.entry.path
+    """Something that is listed but cannot be read: it says why, and raises when it is read."""
 
     @property
     def reason(self) -> str:
@@ -116,38 +101,8 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
     ['dir1/ds-2d.b2nd', 'dir1/ds-3d.b2nd', 'dir2/ds-4d.b2nd', 'ds-1d.b2nd']
     """
 
-    def __init__(self, session: Session, root: str, entry: Entry) -> None:
-        self._session = session
-        self._root = root
-        self._entry = entry
-
     def __reduce__(self) -> tuple[Any, ...]:
         return open_entry_json, (self._session, self._root, {"path": self.path, "kind": "group", "attrs_inline": False})
-
-    @property
-    def root(self) -> str:
-        """Name of its root."""
-        return self._root
-
-    @property
-    def path(self) -> str:
-        """Path in its root; empty for the root itself."""
-        return self._entry.path
-
-    @property
-    def name(self) -> str:
-        """Last segment of the path, or the root's name."""
-        return last_name(self.path) or self._root
-
-    @property
-    def address(self) -> str:
-        """Address that names the service too."""
-        return str(DatasetAddress(self._session.service.url, self._root, self.path))
-
-    @property
-    def entry(self) -> Entry:
-        """The catalog entry behind it."""
-        return self._entry
 
     @property
     def attrs(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ computed here. ``save`` stores an expression at the subscriber, where it is an a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -169,10 +170,7 @@ class LazyExpression(Computing):
     @property
     def size(self) -> int:
         """Number of items."""
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

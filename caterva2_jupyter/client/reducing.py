@@ -33,6 +33,7 @@ from ..errors import (
 from .progress import Progress, telling
 from .reader import changed
 from .session import Session
+from .transport import Answer
 
 __all__ = ["Overview", "Reducing"]
 
@@ -493,27 +494,26 @@ def _skip(skip: Skip, array: _Array) -> tuple[Number, ...]:
 
 def _ask(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
     """The result, from whoever has the data."""
-    title = f"{reduction.request.op} of {array._entry.path}"
-    with telling(progress, array._session.bars, title) as progress:
-        return _ask_again(array, reduction, progress)
-
-
-def _ask_again(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
     service = array._session.service
     tries = service.transport.timeouts.retries
-    while True:
-        try:
-            return _receive(array, reduction, progress)
-        except DatasetChangedError:
-            raise changed(array._root, array._entry) from None
-        except (SourceUnavailableError, IntegrityError) as error:
-            # What breaks off is made again; what cannot be answered is said so.
-            if tries <= 0 or isinstance(error, NotCachedError):
-                raise
-            tries -= 1
+    title = f"{reduction.request.op} of {array._entry.path}"
+    with telling(progress, array._session.bars, title) as progress:
+        while True:
+            is_begun = False
+            try:
+                with service.reduce(reduction.request) as answer:
+                    is_begun = True
+                    return _receive(array, reduction, answer, progress)
+            except DatasetChangedError:
+                raise changed(array._root, array._entry) from None
+            except (SourceUnavailableError, IntegrityError) as error:
+                # What breaks off is made again; an answer that does not begin, the transport has asked for again.
+                if not is_begun or tries <= 0 or isinstance(error, NotCachedError):
+                    raise
+                tries -= 1
 
 
-def _receive(array: _Array, reduction: Reduction, progress: Progress | None) -> npt.NDArray[Any]:
+def _receive(array: _Array, reduction: Reduction, answer: Answer, progress: Progress | None) -> npt.NDArray[Any]:
     from ..core.exact_slice import PieceAssembler
 
     result = reduction.result
@@ -521,17 +521,16 @@ def _receive(array: _Array, reduction: Reduction, progress: Progress | None) -> 
     parser = ReduceParser(reduction.digest)
     block_nbytes = reduction.geometry.block_nbytes
     entry = array._entry
-    with array._session.service.reduce(reduction.request) as answer:
-        for part in answer.parts():
-            for item in parser.feed_reduced(part):
-                if isinstance(item, Preamble):
-                    if (item.id, item.version) != (entry.id, entry.version):
-                        raise IntegrityError(f"the answer is about another dataset than {entry.path}")
-                elif isinstance(item, Working):
-                    if progress is not None:
-                        progress(item.done * block_nbytes, item.total * block_nbytes)
-                elif not isinstance(item, End):
-                    pieces.add(item)
+    for part in answer.parts():
+        for item in parser.feed_reduced(part):
+            if isinstance(item, Preamble):
+                if (item.id, item.version) != (entry.id, entry.version):
+                    raise IntegrityError(f"the answer is about another dataset than {entry.path}")
+            elif isinstance(item, Working):
+                if progress is not None:
+                    progress(item.done * block_nbytes, item.total * block_nbytes)
+            elif not isinstance(item, End):
+                pieces.add(item)
     parser.close()
     if result.size:
         pieces.finish()

@@ -15,9 +15,7 @@ from typing import Any, Literal, Self
 from ..core.attributes import decode_attrs
 from ..core.metadata import Entry, Geometry
 from ..core.once import once
-from ..core.paths import name as last_name
 from ..errors import DatasetChangedError, NotFoundError, UnsupportedDatasetError
-from .address import DatasetAddress
 from .download import download
 from .progress import Progress
 from .reader import changed, load_decoders
@@ -60,9 +58,7 @@ class RemoteDataset(Writable):
 
     def __init__(self, session: Session, root: str, entry: Entry) -> None:
         load_decoders()
-        self._session = session
-        self._root = root
-        self._entry = entry
+        super().__init__(session, root, entry)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without attributes: an array in a task graph is small, and they can be asked for.
@@ -77,34 +73,9 @@ class RemoteDataset(Writable):
         return geometry
 
     @property
-    def root(self) -> str:
-        """Name of its root."""
-        return self._root
-
-    @property
-    def path(self) -> str:
-        """Path in its root, with the suffix."""
-        return self._entry.path
-
-    @property
-    def name(self) -> str:
-        """Last segment of the path."""
-        return last_name(self._entry.path)
-
-    @property
-    def address(self) -> str:
-        """Address that names the service too: ``cat2http://HOST/BASE/-/ROOT/PATH``."""
-        return str(DatasetAddress(self._session.service.url, self._root, self.path))
-
-    @property
     def version(self) -> str:
         """Tag of the content that this object reads, and no other."""
         return self._entry.version
-
-    @property
-    def entry(self) -> Entry:
-        """The catalog entry behind this object."""
-        return self._entry
 
     @property
     def cbytes(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.paths import join
 from .area_service import AreaService
-from .session import Session
+from .located import Located
 
 if TYPE_CHECKING:
     from .group import RemoteObject
@@ -14,19 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["Writable"]
 
 
-class Writable:
-    """Mixed into groups and datasets; needs ``_session``, ``_root`` and ``path``."""
-
-    _session: Session
-    _root: str
+class Writable(Located):
+    """What groups and datasets can be told to do, wherever they are."""
 
     @property
     def _areas(self) -> AreaService:
         return AreaService(self._session.service.transport)
 
     def _address_of(self, path: str = "") -> str:
-        own: Any = self
-        return join(self._root, join(own.path, path) if path else own.path)
+        return join(self._root, join(self.path, path) if path else self.path)
 
     def remove(self) -> None:
         """Remove it from its area: a directory with all that is in it.
