@@ -19,11 +19,9 @@ from ..web.serve import Listener, add_service_options, check_statedir, configure
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
 from ..web.source_handlers import bind
 from .account_pages import account_routes
-from .area_handlers import area_routes
-from .guests import guest_routes
-from .handlers import FOR_STRANGERS, subscriber_routes
 from .login import COOKIE, Logins, login_routes
 from .pages import ASSET_ROUTES, DISPLAYS_ROUTE, PAGE_ROUTES, DisplaysAnswers, PageHandler
+from .routes import subscriber_routes
 from .service import SubscriberService
 from .user_answers import USER_ROUTE, UserAnswers
 from .user_handlers import Accounts, user_routes
@@ -131,7 +129,7 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     config = service.config
     prefix = urlsplit(config.urlbase).path.rstrip("/")
     routes: list[Route] = [(f"{prefix}/api/v1/health", HealthHandler, {"service": "subscriber"})]
-    policy = network_policy(config.network, "read")
+    policy: AccessPolicy = network_policy(config.network, "read")
     if logins is not None:
         policy = AnyOf(logins, policy) if config.network.read_token else logins
         accounts = Accounts(logins, service.areas, config)
@@ -153,26 +151,11 @@ def make_app(service: SubscriberService, logins: Logins | None = None) -> Applic
     routes.append((prefix + USER_ROUTE, bind(UserAnswers, ServiceHandler), {**whoever, **has_logins}))
     routes += [
         (
-            prefix + pattern,
-            bind(answers, ServiceHandler),
-            {**arguments, "policy": for_all(pattern) if answers in FOR_STRANGERS else policy},
+            prefix + route.pattern,
+            bind(route.answers, ServiceHandler),
+            {**route.arguments, "policy": for_all(route.pattern) if route.for_strangers else policy},
         )
-        for pattern, answers, arguments in subscriber_routes(
-            service.all_roots,
-            service.frames,
-            service.limits,
-            service.cache_access,
-            service.cache_keeper,
-            service.compute,
-        )
-    ]
-    routes += [
-        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": for_all(pattern)})
-        for pattern, answers, arguments in area_routes(service.all_roots, service.frames, service.limits)
-    ]
-    routes += [
-        (prefix + pattern, bind(answers, ServiceHandler), {**arguments, "policy": policy})
-        for pattern, answers, arguments in guest_routes(service.all_roots, service.guests, service.limits)
+        for route in subscriber_routes(service)
     ]
     pages = {"assets": service.assets}
     routes.append((prefix + DISPLAYS_ROUTE, bind(DisplaysAnswers, ServiceHandler), {**whoever, **pages}))

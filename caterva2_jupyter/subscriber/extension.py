@@ -237,24 +237,12 @@ class SubscriberApp(ExtensionApp):
             problem = {"error": lambda: SourceUnavailableError(self._problem)}
             self.handlers.append((rf"{PREFIX}/(.*)", _Refusing, problem))
             return
-        from .area_handlers import area_routes
-        from .guests import guest_routes
-        from .handlers import subscriber_routes
+        from .routes import subscriber_routes
 
-        service = self.service
-        routes = subscriber_routes(
-            service.all_roots,
-            service.frames,
-            service.limits,
-            service.cache_access,
-            service.cache_keeper,
-            service.compute,
-        )
-        routes += area_routes(service.all_roots, service.frames, service.limits)
-        routes += guest_routes(service.all_roots, service.guests, service.limits)
-        for pattern, answers, arguments in routes:
-            base = _Socket if is_socket(answers) else _Base
-            self.handlers.append((PREFIX + pattern, bind(answers, base, _guard(answers)), arguments))
+        for route in subscriber_routes(self.service):
+            base = _Socket if is_socket(route.answers) else _Base
+            bound = bind(route.answers, base, _guard(route.answers))
+            self.handlers.append((PREFIX + route.pattern, bound, route.arguments))
         self._add_pages(self.service)
         self.handlers += openapi_routes("subscriber", self.handlers, PREFIX, _bind_to_read, {})
         # Jupyter would redirect what ends with a slash, as some of the older routes do: here they are not there.

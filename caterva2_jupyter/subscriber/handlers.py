@@ -29,29 +29,17 @@ from ..errors import (
     TooLargeError,
     UnsupportedDatasetError,
 )
-from ..web.compute_pool import ComputePool
 from ..web.source_handlers import (
-    ANNOUNCE_ROUTE,
-    SOURCE_ROUTES,
-    AnnounceAnswers,
-    Limits,
-    PlainFileAnswers,
     SourceAnswers,
     StoredAnswers,
     attachment,
 )
-from .cache_access import CACHE_ACCESS_ROUTES, CacheAccess
-from .cache_handlers import CACHE_ROUTES
-from .cache_keeper import CacheKeeper
 from .expression_source import area_of
 from .frames import FrameMaker, parse_slice
-from .overview_handlers import OverviewAnswers, overview_routes
 from .permissions import AREAS
-from .seen_roots import AllRoots, SeenRoots
-from .values_handlers import ValuesAnswers, values_routes
-from .zarr_handlers import ZarrAnswers, zarr_routes
+from .seen_roots import SeenRoots
 
-__all__ = ["FOR_STRANGERS", "FollowAnswers", "OldAnswers", "OldNotFoundError", "OldRefusalError", "subscriber_routes"]
+__all__ = ["FOLLOW_ROUTE", "OLD_ROUTES", "FollowAnswers", "OldAnswers", "OldNotFoundError", "OldRefusalError"]
 
 _FRAME_MAGIC = b"b2frame\0"
 _FRAME_SUFFIXES = (".b2nd", ".b2frame", ".b2f")
@@ -311,7 +299,7 @@ class OldDownloadAnswers(OldAnswers):
 
 
 FOLLOW_ROUTE = r"/api/v1/roots/([^/]+)/follow"
-_OLD_ROUTES: tuple[tuple[str, type[OldAnswers]], ...] = (
+OLD_ROUTES: tuple[tuple[str, type[OldAnswers]], ...] = (
     (r"/api/roots", OldRootsAnswers),
     (r"/api/subscribe/([^/]*)", OldSubscribeAnswers),
     (r"/api/list/(.*)", OldListAnswers),
@@ -320,42 +308,3 @@ _OLD_ROUTES: tuple[tuple[str, type[OldAnswers]], ...] = (
     (r"/api/chunk/(.*)", OldChunkAnswers),
     (r"/api/download/(.*)", OldDownloadAnswers),
 )
-
-
-FOR_STRANGERS: frozenset[type[SourceAnswers]] = frozenset(
-    [answers for _, answers in SOURCE_ROUTES]
-    + [answers for _, answers in _OLD_ROUTES]
-    + [ValuesAnswers, OverviewAnswers, ZarrAnswers]
-)
-"""Answers that ask `SeenRoots` for all that they tell: those who are not logged in may have what it shows them."""
-
-
-def subscriber_routes(
-    all_roots: AllRoots,
-    frames: FrameMaker,
-    limits: Limits,
-    access: CacheAccess | None = None,
-    keeper: CacheKeeper | None = None,
-    compute: ComputePool | None = None,
-) -> list[tuple[str, type[SourceAnswers], dict[str, Any]]]:
-    """All routes of a subscriber but ``health``, logins and areas: pattern, answers (to be bound), their arguments."""
-    subscriber = all_roots.subscriber
-    sources: dict[str, Any] = {"sources": all_roots, "limits": limits}
-    routes: list[tuple[str, type[SourceAnswers], dict[str, Any]]] = [
-        (pattern, answers, sources)
-        for pattern, answers in SOURCE_ROUTES
-        if answers is not PlainFileAnswers  # areas have more verbs there
-    ]
-    routes.append((ANNOUNCE_ROUTE, AnnounceAnswers, {**sources, "announcer": subscriber}))
-    routes.append((FOLLOW_ROUTE, FollowAnswers, sources))
-    if access is not None:
-        routes += [(pattern, answers, {**sources, "access": access}) for pattern, answers in CACHE_ACCESS_ROUTES]
-    if keeper is not None:
-        routes += [(pattern, answers, {**sources, "keeper": keeper}) for pattern, answers in CACHE_ROUTES]
-    if compute is not None:
-        decoded = [*values_routes(compute), *overview_routes(compute)]
-        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in decoded]
-        zarr = zarr_routes(subscriber.run, compute)
-        routes += [(pattern, answers, {**sources, **needed}) for pattern, answers, needed in zarr]
-    routes += [(pattern, answers, {**sources, "frames": frames}) for pattern, answers in _OLD_ROUTES]
-    return routes
