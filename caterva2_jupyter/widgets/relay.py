@@ -1,8 +1,8 @@
 """Requests of a viewer in a notebook, passed on to the service: what a kernel does for a browser that cannot reach it.
 
-Messages come from the viewer's module, ``{id, method, path}``, and answers go back as ``{id, status, headers}`` with
-one buffer. Only GETs of a list of routes are passed on, with the session's credentials and within limits; nothing in a
-message or an answer is run. It knows nothing of widgets: ``send`` is given.
+Messages come from the viewer's module, ``{id, method, path, headers?}``, and answers go back as ``{id, status,
+headers}`` with one buffer. Only GETs of a list of routes are passed on, with the session's credentials and within
+limits; nothing in a message or an answer is run. It knows nothing of widgets: ``send`` is given.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ _ROUTES = re.compile(
     r"api/v1/(meta|values|overview|displays|roots|file|roots/([\w.~@ -]|%(?!2[EFef]|5[Cc])[0-9A-Fa-f]{2})+/catalog)"
     r"|displays/[a-z0-9][a-z0-9_-]{0,63}\.js"
 )
+_FILE = "/api/v1/file"
 _HEADERS = ("content-type", "etag", "content-range")
 _OWN_HEADERS = "x-caterva2-"
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
 
 Send = Callable[[Mapping[str, Any], list[bytes]], object]
 
@@ -118,6 +120,7 @@ class Relay:
     def _begin(self, number: int, message: Mapping[str, Any]) -> None:
         try:
             route, parameters = allowed(message.get("method"), message.get("path"))
+            wanted = _part_of(message.get("headers")) if route == _FILE else ""
             stop = threading.Event()
             with self._lock:
                 if number in self._stops:
@@ -128,12 +131,12 @@ class Relay:
         except Caterva2Error as error:
             self._tell_error(number, error)
             return
-        self._pool.submit(self._answer, number, route, parameters, stop)
+        self._pool.submit(self._answer, number, route, parameters, wanted, stop)
 
-    def _answer(self, number: int, route: str, parameters: dict[str, str], stop: threading.Event) -> None:
+    def _answer(self, number: int, route: str, parameters: dict[str, str], wanted: str, stop: threading.Event) -> None:
         try:
             if not stop.is_set():
-                self._pass_on(number, route, parameters, stop)
+                self._pass_on(number, route, parameters, wanted, stop)
         except Caterva2Error as error:
             if not stop.is_set():
                 self._tell_error(number, error)
@@ -144,11 +147,12 @@ class Relay:
             with self._lock:
                 self._stops.pop(number, None)
 
-    def _pass_on(self, number: int, route: str, parameters: dict[str, str], stop: threading.Event) -> None:
-        limit = min(self._max_nbytes, MAX_FILE_NBYTES) if route == "/api/v1/file" else self._max_nbytes
+    def _pass_on(self, number: int, route: str, parameters: dict[str, str], wanted: str, stop: threading.Event) -> None:
+        limit = min(self._max_nbytes, MAX_FILE_NBYTES) if route == _FILE else self._max_nbytes
+        sent = {"Range": wanted, "Accept-Encoding": "identity"} if wanted else None
         parts: list[bytes] = []
         nbytes = 0
-        with self._service.transport.request("GET", route, params=parameters or None) as answer:
+        with self._service.transport.request("GET", route, params=parameters or None, headers=sent) as answer:
             announced = answer.headers.get("Content-Length", "")
             if announced.isdigit() and int(announced) > limit:
                 raise _too_large(limit)
@@ -242,6 +246,16 @@ def allowed(method: object, path: object) -> tuple[str, dict[str, str]]:
             return f"/{route}", dict(parse_qsl(query, keep_blank_values=True))
     said = f"{str(method)[:10]} {str(path).partition('?')[0][:100]}"
     raise AccessDeniedError(f"a viewer in a notebook may not ask for that: {said}")
+
+
+def _part_of(headers: object) -> str:
+    """The part of a file that a message asks for, as a header; all of it when it asks for none that is one.
+
+    >>> _part_of({"Range": "bytes=0-99"}), _part_of({"Range": "bytes=-5"}), _part_of(None)
+    ('bytes=0-99', '', '')
+    """
+    wanted = headers.get("Range") if isinstance(headers, dict) else None
+    return wanted if isinstance(wanted, str) and _RANGE.fullmatch(wanted) else ""
 
 
 def _too_large(limit: int) -> TooLargeError:

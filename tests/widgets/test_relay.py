@@ -33,8 +33,8 @@ class Browser:
             assert message["id"] not in self.answers
             self.answers[message["id"]] = message, b"".join(buffers)
 
-    def ask(self, path: object, method: str = "GET", number: int = 1) -> tuple[int, Any]:
-        self.relay.receive({"id": number, "method": method, "path": path})
+    def ask(self, path: object, method: str = "GET", number: int = 1, headers: object = None) -> tuple[int, Any]:
+        self.relay.receive({"id": number, "method": method, "path": path, "headers": headers})
         wait_for(lambda: number in self.answers, message=f"an answer to {path}")
         message, body = self.answers.pop(number)
         is_json = message["headers"].get("content-type", "").startswith("application/json")
@@ -69,6 +69,21 @@ def test_what_a_viewer_needs_is_passed_on(connect: Connect) -> None:
     assert (status, len(page["items"])) == (200, 3)
     status, text = browser.ask("api/v1/file?path=foo%2Fnotes.txt")
     assert (status, text) == (200, b"some notes\n" * 3)
+
+
+def test_the_head_of_a_file_that_is_too_large_for_all_of_it_is_passed_on(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caterva2_jupyter.widgets.relay.MAX_FILE_NBYTES", 1000)
+    browser = connect()
+    path = "api/v1/file?path=foo%2Flong.txt"
+    assert browser.ask(path)[0] == 413
+    assert browser.ask(path, headers={"Range": "bytes=0-99999"})[0] == 413
+    assert browser.ask(path, headers={"Range": "bytes=0-29"}) == (206, b"a line of text\n" * 2)
+    for wrong in ("bytes=-5", "bytes=0-9\r\nX: y", 5, "items=0-9"):
+        assert browser.ask(path, headers={"Range": wrong})[0] == 413
+    status, entry = browser.ask("api/v1/meta?path=foo%2Fcube.b2nd", headers={"Range": "bytes=0-1", "Cookie": "x"})
+    assert (status, entry["path"]) == (200, "cube.b2nd")
 
 
 @pytest.mark.parametrize(
