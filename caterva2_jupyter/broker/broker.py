@@ -10,14 +10,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from ..core.catalog import Cursor
 from ..core.events import EventBatch
-from ..core.paths import parse_root_name
+from ..core.paths import parse_path, parse_root_name
 from ..core.roots import AnnouncedRoot, owner_tag, parse_service_url, parse_via
-from ..errors import InvalidPathError, RequestError, SourceUnavailableError, TooLargeError
+from ..errors import InvalidPathError, RequestError, RootNotFoundError, SourceUnavailableError, TooLargeError
 from .old_topics import OldTopics
 from .outbox import Outbox
 from .registry import MAX_ROOTS, url_of
@@ -89,7 +90,7 @@ class Broker:
         self._saving = asyncio.Lock()
         self._changes = self._saved = 0
         self._telling: asyncio.TimerHandle | None = None
-        self.old_topics = OldTopics()
+        self.old_topics = OldTopics(self._heard_of_old)
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -232,6 +233,12 @@ class Broker:
             connection = self._connections[number]
             connection.outbox.put(name, text)
             connection.wake()
+
+    def _heard_of_old(self, name: str, path: str) -> None:
+        """A publisher of the older system says that something happened; its followers here look at it themselves."""
+        with suppress(RootNotFoundError, InvalidPathError):
+            if not self._registry.root(name).owner:
+                self._fan_out(name, json.dumps({"type": "look", "root": name, "path": parse_path(path)}))
 
     def _tell_roots(self) -> None:
         """Tell all subscribers the list, soon: when a broker returns, its publishers come all at once."""

@@ -88,9 +88,16 @@ class Peer:
 
 
 class OldTopics:
-    """All peers, and what they are told."""
+    """All peers, and what they are told.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    heard : callable, optional
+        Told of a topic and a path, when a publisher of the older system says that something happened there.
+    """
+
+    def __init__(self, heard: Callable[[str, str], None] = lambda topic, path: None) -> None:
+        self._heard = heard
         self._peers: dict[str, Peer] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._known: dict[str, str] = {}
@@ -140,6 +147,10 @@ class OldTopics:
             await peer.answer(call_id, True)
         elif method == "publish":
             telling = self._publish(_topics(arguments), arguments.get("data"), peer)
+            data = arguments.get("data")
+            if isinstance(data, Mapping) and isinstance(path := data.get("path"), str):
+                for topic in _topics(arguments):
+                    self._heard(topic, path)
             if arguments.get("sync"):
                 # Its answer comes by another message of the same connection: nobody waits here.
                 self._later(_then(telling, peer.answer(call_id, True)))

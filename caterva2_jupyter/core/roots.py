@@ -55,6 +55,11 @@ class AnnouncedRoot:
     origin: str = ""
 
     @property
+    def is_older(self) -> bool:
+        """Is its publisher one of the older system? All others have an owner."""
+        return not self.owner and not self.via
+
+    @property
     def cursor(self) -> Cursor | None:
         return Cursor(self.epoch, self.seq) if self.epoch else None
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from ..config import Address, NetworkConfig
 from ..core.events import EventBatch
-from ..core.paths import parse_root_name
+from ..core.paths import parse_path, parse_root_name
 from ..core.roots import AnnouncedRoot
 from ..errors import AccessDeniedError, AuthenticationError, Caterva2Error, IntegrityError
 from ..web.outgoing_session import client_ssl_context, service_url
 from ..web.outgoing_websocket import Backoff, OutgoingWebSocket, open_websocket, parse_heartbeat
 
-__all__ = ["BrokerLink", "BrokerLost", "EventsLost", "LinkMessage", "RootsKnown"]
+__all__ = ["BrokerLink", "BrokerLost", "EventsLost", "LinkMessage", "LookWanted", "RootsKnown"]
 
 DEFAULT_HEARTBEAT_S = 5.0
 REFUSED_RETRY_S = 10.0
@@ -59,7 +59,15 @@ class BrokerLost:
     is_source: bool = False
 
 
-LinkMessage = RootsKnown | EventBatch | EventsLost | BrokerLost
+@dataclass(frozen=True, slots=True)
+class LookWanted:
+    """Something happened at a path of a root whose publisher is one of the older system, which says no more."""
+
+    root: str
+    path: str
+
+
+LinkMessage = RootsKnown | EventBatch | EventsLost | BrokerLost | LookWanted
 
 
 class BrokerLink:
@@ -178,5 +186,7 @@ def _parse(form: dict[str, Any]) -> LinkMessage:
                 return EventsLost(parse_root_name(str(form.get("root"))))
         case "resync":
             return EventsLost(parse_root_name(str(form.get("root"))))
+        case "look":
+            return LookWanted(parse_root_name(str(form.get("root"))), parse_path(str(form.get("path"))))
         case kind:
             raise IntegrityError(f"the broker sent an unknown message {str(kind)[:40]!r}")

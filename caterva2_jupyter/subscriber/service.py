@@ -27,6 +27,7 @@ from .followed_state import FollowedState
 from .frames import FrameMaker
 from .grants_file import GrantsFile
 from .guests import Guests
+from .older_link import OlderLink
 from .pages import Assets
 from .permissions import Permissions
 from .publisher_link import PublisherLink
@@ -83,7 +84,7 @@ class SubscriberService:
         self._counts = ReadCounts()
         self.cache_access = CacheAccess(self.executor, self._counts)
         ident = secrets.token_hex(8)
-        self._upstreams = HttpUpstreams(config.network, ident)
+        self._upstreams = HttpUpstreams(config.network, ident, self.compute)
         self._republisher: Republisher | None = None
         self._cache: BlockCache | None = None
         self.subscriber = Subscriber(
@@ -108,7 +109,8 @@ class SubscriberService:
     def _links(self) -> list[Link]:
         links: list[Link] = []
         if self.config.broker is not None:
-            links.append(BrokerLink(self.config.broker, self.config.network))
+            broker = BrokerLink(self.config.broker, self.config.network)
+            links.append(OlderLink(broker, self._upstreams.older_source))
         for url in self.config.publishers:
             links.append(self._publisher_link(url))
         for url in self.config.upstreams:

@@ -25,7 +25,7 @@ from ..core.roots import AnnouncedRoot
 from ..core.source import Source
 from ..errors import Caterva2Error, DatasetNotFoundError, RootNotFoundError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
-from .broker_link import BrokerLost, EventsLost, LinkMessage, RootsKnown
+from .broker_link import BrokerLost, EventsLost, LinkMessage, LookWanted, RootsKnown
 from .catalog import Announced, LinkLost, Told
 from .catalog import EventsLost as EventsOfRootLost
 from .followed_root import FollowedRoot
@@ -57,8 +57,8 @@ class Link(Protocol):
 class Upstreams(Protocol):
     """The services that roots are read from."""
 
-    def source(self, url: str, root: str) -> Source:
-        """The source of a root that is served at ``url``."""
+    def source(self, url: str, root: str, *, is_older: bool = False) -> Source:
+        """The source of a root that is served at ``url``, maybe by a publisher of the older system."""
         ...
 
     def expect(self, url: str, root: str, *, online: bool, nhops: int) -> None:
@@ -249,7 +249,8 @@ class Subscriber:
         followed = self._followed.get(root)
         if followed is not None:
             return followed
-        return self._upstreams.source(self._find(root).announced.http, root)
+        announced = self._find(root).announced
+        return self._upstreams.source(announced.http, root, is_older=announced.is_older)
 
     def _find(self, root: str) -> _KnownRoot:
         known = self._known.get(root)
@@ -416,7 +417,7 @@ class Subscriber:
             except DatasetNotFoundError:
                 return None
 
-        return self._cached(self._upstreams.source(root.http, root.name), lookup)
+        return self._cached(self._upstreams.source(root.http, root.name, is_older=root.is_older), lookup)
 
     def _replica_path(self, root: str) -> Path:
         # A root's name may be any text, and two names one on a file system that folds cases.
@@ -460,6 +461,8 @@ class Subscriber:
                         message = replace(message, first_seq=message.seq + 1, events=())
                     if (followed := self._of_link(message.root, link)) is not None:
                         followed.tell(Told(message))
+                case LookWanted():
+                    pass  # for links that can look (``older_link``)
                 case EventsLost(root):
                     if (followed := self._of_link(root, link)) is not None:
                         followed.tell(EventsOfRootLost())
@@ -483,11 +486,11 @@ class Subscriber:
             known = self._known.setdefault(name, _KnownRoot(announced))
             if known.link not in (None, link) and (known.is_online or not announced.online or link in self._guests):
                 continue  # two tell of it: the first that has it online
-            before = known.announced.http
+            before = known.announced
             known.announced, known.link = announced, link
             self._set_online(known, announced.online)
-            if before != announced.http:
-                self._spawn(self._move(name, before))
+            if (before.http, before.is_older) != (announced.http, announced.is_older):
+                self._spawn(self._move(name, before.http))
             followed = self._followed.get(name)
             if followed is not None:
                 followed.tell(Announced(announced.online, announced.cursor, bool(announced.via)))

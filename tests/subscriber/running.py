@@ -130,7 +130,7 @@ class MemoryUpstreams:
         self.forgotten: list[str] = []
         self.expected: dict[str, bool] = {}
 
-    def source(self, url: str, root: str) -> Source:
+    def source(self, url: str, root: str, *, is_older: bool = False) -> Source:
         return self.publishers[root]
 
     async def announce(self, url: str, root: str, path: str, *, is_publisher: bool = True) -> None:
