@@ -35,6 +35,7 @@ from ..storage.hdf5_worker import Hdf5Worker
 from ..storage.root import Root
 from ..storage.threaded_source import ThreadedSource
 from .debouncer import Changes
+from .root_disk import RootDisk
 from .watcher import Watcher
 
 __all__ = ["Publisher", "open_root"]
@@ -44,7 +45,7 @@ log = logging.getLogger("caterva2_jupyter.publisher")
 T = TypeVar("T")
 
 READERS = 8
-OWNER, CATALOG = "owner", "catalog.sqlite"
+OWNER, CATALOG, DISK = "owner", "catalog.sqlite", "disk"
 RETRY_S = (1.0, 30.0)
 HEARTBEAT_S = 5.0
 UNSETTLED_S = 0.5
@@ -98,6 +99,7 @@ class Publisher:
             self.store.begin_run()
             opened.callback(self._root.close)
             self._opened = opened.pop_all()
+        self._disk = RootDisk(self._root.watched, statedir / DISK)
         self.hub = EventHub()
         self.executor = ThreadPoolExecutor(READERS, "publisher")
         self._source = ThreadedSource(
@@ -205,9 +207,8 @@ class Publisher:
 
     async def _check_there(self) -> None:
         """An unmounted disk is not a deletion of everything on it."""
-        watched = self._root.watched
-        if watched.is_absolute() and not await self._run(watched.exists):  # not absolute: not of a file system
-            raise SourceUnavailableError(f"{watched} is not there")
+        if self._root.watched.is_absolute():  # or it is not of a file system
+            await self._run(self._disk.check, lambda: len(self.store) > 0)
 
     async def _look(self, paths: Iterable[Path]) -> int:
         await self._check_there()

@@ -374,6 +374,44 @@ def test_an_unmounted_root_is_not_a_deletion_of_everything(root: Path, statedir:
     asyncio.run(main())
 
 
+def test_an_empty_directory_where_a_disk_was_mounted_is_not_a_deletion_of_everything(
+    root: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_array(root / "x.b2nd")
+    config = publisher_config(root, statedir)
+
+    async def first() -> None:
+        async with publishing(config):
+            pass
+
+    async def second() -> None:
+        publisher = Publisher(config)
+        await publisher.start()
+        try:
+            with pytest.raises(SourceUnavailableError, match="mount that"):
+                await publisher.announce("foo", "")
+            assert [known.entry.path for known in publisher.store.known()] == ["x.b2nd"]
+            write_array(root / "y.b2nd")
+            async with asyncio.timeout(DEADLINE_S):
+                await publisher.scanned.wait()
+            assert [known.entry.path for known in publisher.store.known()] == ["y.b2nd"]
+        finally:
+            await publisher.stop()
+
+    async def third() -> None:
+        # Emptied where it is, it is empty.
+        async with publishing(config) as published:
+            (root / "y.b2nd").unlink()
+            await published.until("y.b2nd", "delete")
+
+    asyncio.run(first())
+    (root / "x.b2nd").unlink()
+    (statedir / "disk").write_text("another")
+    asyncio.run(second())
+    assert (statedir / "disk").read_text() == str(root.stat().st_dev)
+    asyncio.run(third())
+
+
 def test_an_announced_path_is_looked_at_without_a_watcher(statedir: Path, root: Path) -> None:
     memory = MemoryRoot({"a.bin": b"1"})
 
