@@ -1,11 +1,11 @@
 import { defineConfig } from 'vite';
 import { minified, OUT } from './scripts/build.mjs';
-import { namedDimensions } from './scripts/dimensions.mjs';
+import { adaptedH5Web } from './scripts/h5web.mjs';
 
 export default defineConfig({
   esbuild: { jsx: 'automatic', legalComments: 'none' },
   define: { 'process.env.NODE_ENV': '"production"' },
-  plugins: [namedDimensions(), minified()],
+  plugins: [adaptedH5Web(), minified()],
   build: {
     target: 'es2022',
     outDir: OUT,

@@ -18,16 +18,21 @@ export interface Answer {
 
 /** A message of `WS events`: what changed in a root, that it has to be listed again, or whether it is online. */
 export interface RootMessage {
-  type: 'events' | 'resync' | 'status';
+  type: 'events' | 'resync' | 'status' | 'roots';
   root: string;
   events?: { change: 'put' | 'delete'; path: string; entry?: unknown }[];
   online?: boolean;
+  /** Which roots there are, as `api/v1/roots` has them: told to who listens to no root in particular. */
+  roots?: unknown[];
 }
 
 export interface Transport {
   get(path: string, options?: GetOptions): Promise<Answer>;
   send(method: string, path: string, body?: unknown, options?: GetOptions): Promise<Answer>;
-  /** Listens to a root until the returned function is called. `resync` is sent after each gap. */
+  /**
+   * Listens to a root until the returned function is called; `resync` is sent after each gap. Without a root (`''`) to which
+   * roots there are, where the host lists them.
+   */
   events(root: string, callback: (message: RootMessage) => void): () => void;
   /** A URL that the browser can import a module from; left out where the browser cannot reach the service. */
   moduleUrl?(path: string): string;
@@ -160,7 +165,7 @@ export class FetchTransport implements Transport {
   }
 
   events(root: string, callback: (message: RootMessage) => void): () => void {
-    const url = new URL(query('api/v1/events', { root }), this.base);
+    const url = new URL(query('api/v1/events', { root: root || undefined }), this.base);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     return listen(() => new WebSocket(url), root, callback);
   }
@@ -255,8 +260,8 @@ interface CommAnswer {
 }
 
 /**
- * Requests over the comm of a widget, answered by the kernel: `{id, method, path, body?}` -> `{id, status, headers}` and
- * one buffer; `{id, abort: true}` ends one. `{listen: root}` and `{unlisten: root}`: messages come as
+ * Requests over the comm of a widget, answered by the kernel: `{id, method, path, headers?, body?}` -> `{id, status, headers}`
+ * and one buffer; `{id, abort: true}` ends one. `{listen: root}` and `{unlisten: root}`: messages come as
  * `{events: root, message}`.
  */
 export class CommTransport implements Transport {
@@ -269,7 +274,9 @@ export class CommTransport implements Transport {
   }
 
   get(path: string, options: GetOptions = {}): Promise<Answer> {
-    return this.request({ method: 'GET', path }, options);
+    // A part of a file: without it the kernel would have to pass on all of it.
+    const headers = options.headers ? { headers: options.headers } : {};
+    return this.request({ method: 'GET', path, ...headers }, options);
   }
 
   send(method: string, path: string, body?: unknown, options: GetOptions = {}): Promise<Answer> {
@@ -297,7 +304,7 @@ export class CommTransport implements Transport {
     this.listeners.clear();
   }
 
-  private request(message: { method: string; path: string; body?: unknown }, options: GetOptions): Promise<Answer> {
+  private request(message: { method: string; path: string; body?: unknown; headers?: unknown }, options: GetOptions): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const signal = options.signal;
       if (signal?.aborted) {

@@ -342,7 +342,7 @@ FAILURES = [
         "the broker is away",
     ),
     ((418, "no JSON"), "status 418", "server"),
-    (None, "The Jupyter server does not answer.", "as soon as it is back"),
+    (None, "The server does not answer.", "as soon as it is back"),
 ]
 
 

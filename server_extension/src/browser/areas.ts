@@ -1,6 +1,7 @@
 /** What can be done in areas, the roots that may be written to: upload, new folder, move, copy, remove. */
 
 import type { Transport } from '../transport';
+import { shown, shownPath } from '../text';
 import { bodyOf, getJson, sendJson, ServiceError } from '../transport';
 import { button, make } from './dom';
 import type { TreeNode } from './model';
@@ -92,7 +93,7 @@ export class Areas {
     if (this.canWrite(node) && this.isOwn(node)) {
       found.push(
         button('Move or rename…', 'move', () => show(this.nameForm('Move to', node.address, 'Move', at => this.transfer('move', node, at))), { quiet: true }),
-        button('Remove…', 'remove', () => show(this.confirmation(`Remove ${node.address} for good?`, 'Remove', () => this.remove(node))), { quiet: true })
+        button('Remove…', 'remove', () => show(this.confirmation(`Remove ${shownPath(node.address)} for good?`, 'Remove', () => this.remove(node))), { quiet: true })
       );
     }
     return found;
@@ -133,7 +134,7 @@ export class Areas {
   async upload(node: TreeNode, files: readonly File[]): Promise<void> {
     for (const file of files) {
       const path = filePath(`${node.address}/${file.name}`);
-      await this.tasks.run(`Upload ${file.name}`, async (_, signal) => {
+      await this.tasks.run(`Upload ${shown(file.name)}`, async (_, signal) => {
         const put = async (headers: Record<string, string>): Promise<void> => {
           await bodyOf(await this.transport.send('PUT', path, file, { signal, headers }));
         };
@@ -141,12 +142,12 @@ export class Areas {
           await put({ 'If-None-Match': '*' });
         } catch (error) {
           const isThere = (error as ServiceError).status === 409 || (error as ServiceError).status === 412;
-          if (!isThere || !(await this.tasks.ask(`${file.name} is there already. Replace it?`, 'Replace'))) {
+          if (!isThere || !(await this.tasks.ask(`${shown(file.name)} is there already. Replace it?`, 'Replace'))) {
             throw error;
           }
           await put({});
         }
-        return `${file.name} is in ${node.address}.`;
+        return `${shown(file.name)} is in ${shownPath(node.address)}.`;
       });
     }
     this.changed(node.root);
@@ -157,10 +158,10 @@ export class Areas {
   }
 
   private async transfer(how: 'copy' | 'move', node: TreeNode, to: string): Promise<boolean> {
-    const what = how === 'copy' ? `Copy ${node.name}` : `Move ${node.name}`;
+    const what = how === 'copy' ? `Copy ${shownPath(node.name)}` : `Move ${shownPath(node.name)}`;
     const isDone = await this.tasks.run(what, async () => {
       const answer = await sendJson<{ path: string }>(this.transport, 'POST', `api/v1/areas/${how}`, { src: node.address, dst: to });
-      return `${how === 'copy' ? 'Copied' : 'Moved'} to ${answer.path}.`;
+      return `${how === 'copy' ? 'Copied' : 'Moved'} to ${shownPath(answer.path)}.`;
     });
     this.changed(node.root);
     this.changed(to.split('/')[0]);
@@ -168,7 +169,7 @@ export class Areas {
   }
 
   private async remove(node: TreeNode): Promise<boolean> {
-    return this.attempt(`Remove ${node.name}`, node.root, () => sendJson(this.transport, 'DELETE', filePath(node.address)));
+    return this.attempt(`Remove ${shownPath(node.name)}`, node.root, () => sendJson(this.transport, 'DELETE', filePath(node.address)));
   }
 
   private async attempt(what: string, root: string, work: () => Promise<unknown>): Promise<boolean> {

@@ -3,6 +3,7 @@
  * and a host that shows what is opened; JupyterLab's panel and the stand-alone page are such hosts.
  */
 
+import { shown, shownPath } from '../text';
 import type { Transport } from '../transport';
 import { Areas } from './areas';
 import type { CodeVariant } from './code';
@@ -25,6 +26,8 @@ export interface BrowserHost {
   insertCode?(code: string): Promise<string> | string;
   /** Show the page about the running state. */
   showState?(): void;
+  /** Told what the cache holds and saved, whenever the browser has asked for it. */
+  summaryTold?(summary: Summary): void;
 }
 
 export interface BrowserOptions {
@@ -45,10 +48,16 @@ export interface Browser {
   dispose(): void;
 }
 
+/** How often roots are asked for while nobody tells them, or the server does not answer. */
 const ROOTS_EVERY_MS = 3000;
+/** How often it is asked how much of them is kept. */
 const SUMMARY_EVERY_MS = 5000;
+/** They are told at least every 20 seconds: who hears nothing for so long asks. */
+const SILENCE_MS = 45_000;
 const FILTER_MS = 250;
 const MAX_IN_MEMORY = 1 << 29;
+const FILTER_HELP =
+  'Words that all have to hold: a part of the path, dtype:float32, kind:array, attr:units, dim:time, ndim>2, nbytes>=1000000.';
 
 /** Put a browser into an element. */
 export function mountBrowser(options: BrowserOptions): Browser {
@@ -71,7 +80,8 @@ class BrowserPanel implements Browser {
   private isVisible = false;
   private loading: Promise<void> | null = null;
   private timer = 0;
-  private summaryAt = 0;
+  private stopListening: (() => void) | null = null;
+  private toldAt = -Infinity;
   private usage = -1;
   private knowsAreas = false;
   private isDisposed = false;
@@ -106,7 +116,7 @@ class BrowserPanel implements Browser {
       class: 'c2b-search',
       placeholder: 'Filter: temp dtype:float32',
       'aria-label': 'Filter datasets',
-      title: 'Words that all have to hold: a part of the path, dtype:float32, kind:array, attr:units, dim:time, ndim>2, nbytes>=1000000',
+      'aria-describedby': 'c2b-filter-help',
       autocomplete: 'off',
       spellcheck: 'false'
     });
@@ -142,7 +152,8 @@ class BrowserPanel implements Browser {
         this.tree.element.focus();
       }
     });
-    return make('div', { class: 'c2b-search-box', role: 'search' }, this.search, this.clearSearch);
+    const help = make('p', { class: 'c2b-search-help', id: 'c2b-filter-help', text: FILTER_HELP });
+    return make('div', { class: 'c2b-search-box', role: 'search' }, this.search, this.clearSearch, help);
   }
 
   private setFilter(text: string): void {
@@ -159,7 +170,30 @@ class BrowserPanel implements Browser {
     if (isVisible) {
       this.tree.schedule();
       void this.poll();
+    } else {
+      this.hearNothing();
     }
+  }
+
+  /** Hear which roots there are, once they could be asked for; while they cannot, asking says why. */
+  private hear(): void {
+    if (this.isVisible && !this.isDisposed) {
+      this.stopListening ??= this.service.rootsTold(roots => {
+        this.toldAt = performance.now();
+        void this.takeRoots(roots);
+      });
+    }
+  }
+
+  private hearNothing(): void {
+    this.stopListening?.();
+    this.stopListening = null;
+    this.toldAt = -Infinity;
+  }
+
+  /** Are roots told as they come and go? */
+  private get isTold(): boolean {
+    return performance.now() - this.toldAt < SILENCE_MS;
   }
 
   private readonly onPageVisible = (): void => {
@@ -173,10 +207,12 @@ class BrowserPanel implements Browser {
     if (!this.isVisible || this.isDisposed || document.visibilityState === 'hidden') {
       return;
     }
-    await this.loadRoots();
+    if (!this.isTold || !(await this.loadSummary())) {
+      await this.loadRoots();
+    }
     if (this.isVisible && !this.isDisposed) {
       window.clearTimeout(this.timer);
-      this.timer = window.setTimeout(() => void this.poll(), ROOTS_EVERY_MS);
+      this.timer = window.setTimeout(() => void this.poll(), this.isTold ? SUMMARY_EVERY_MS : ROOTS_EVERY_MS);
     }
   }
 
@@ -188,25 +224,28 @@ class BrowserPanel implements Browser {
 
   private async askForRoots(): Promise<void> {
     try {
-      const roots = await this.service.roots();
-      this.takeRoots(roots);
-      if (!this.knowsAreas) {
-        this.knowsAreas = true;
-        if (await this.areas.load(roots.map(root => root.name))) {
-          this.details.show(this.details.shown);
-        }
-      }
-      if (performance.now() - this.summaryAt > SUMMARY_EVERY_MS) {
-        await this.loadSummary();
-      }
+      await this.takeRoots(await this.service.roots());
+      this.hear();
+      await this.loadSummary();
     } catch (error) {
       if (!isAbort(error)) {
+        this.hearNothing();
         this.showFailure(error);
       }
     }
   }
 
-  private takeRoots(roots: RootStatus[]): void {
+  private async takeRoots(roots: RootStatus[]): Promise<void> {
+    this.drawRoots(roots);
+    if (!this.knowsAreas) {
+      this.knowsAreas = true;
+      if (await this.areas.load(roots.map(root => root.name))) {
+        this.details.show(this.details.shown);
+      }
+    }
+  }
+
+  private drawRoots(roots: RootStatus[]): void {
     const wasFailing = !this.notice.hidden && this.body.hidden;
     this.model.setRoots(roots);
     if (roots.length === 0) {
@@ -240,17 +279,16 @@ class BrowserPanel implements Browser {
     }
   }
 
-  private async loadSummary(): Promise<void> {
-    this.summaryAt = performance.now();
+  /** Marks of what is kept; false when they cannot be had, which asking for the roots explains. */
+  private async loadSummary(): Promise<boolean> {
     let summary: Summary;
     try {
       summary = await this.service.summary();
-    } catch (error) {
-      if (!isAbort(error)) {
-        this.tree.keptParts.clear(); // marks alone are missing: the tree itself says what fails
-      }
-      return;
+    } catch {
+      this.tree.keptParts.clear();
+      return false;
     }
+    this.host.summaryTold?.(summary);
     this.tree.keptParts = new Map(
       summary.roots.filter(use => use.total_nbytes > 0).map(use => [use.root, use.kept_nbytes / use.total_nbytes])
     );
@@ -262,6 +300,7 @@ class BrowserPanel implements Browser {
       this.tree.keptAddresses = new Set(kept.flatMap(status => (status?.datasets ?? []).map(dataset => dataset.path)));
     }
     this.tree.schedule();
+    return true;
   }
 
   private showFailure(error: unknown): void {
@@ -286,9 +325,9 @@ class BrowserPanel implements Browser {
   }
 
   async refresh(): Promise<void> {
-    this.summaryAt = 0;
     this.usage = -1;
     this.knowsAreas = false;
+    await this.loading; // what was asked before may have another answer now
     await this.loadRoots();
     if (this.notice.hidden) {
       await this.model.reload();
@@ -334,6 +373,7 @@ class BrowserPanel implements Browser {
   dispose(): void {
     this.isDisposed = true;
     window.clearTimeout(this.timer);
+    this.hearNothing();
     document.removeEventListener('visibilitychange', this.onPageVisible);
     this.model.dispose();
     this.tree.dispose();
@@ -371,6 +411,8 @@ class BrowserPanel implements Browser {
       pin: (node, pinned) => void this.pin(node, pinned),
       clear: node => void this.clear(node),
       follow: (node, followed) => void this.follow(node, followed),
+      listAgain: node => void this.model.load(node),
+      refuse: why => this.tasks.say(why),
       extra: node => this.areas.buttons(node, () => this.details.element.querySelector('.c2b-place'))
     };
   }
@@ -389,15 +431,14 @@ class BrowserPanel implements Browser {
   }
 
   private async follow(node: TreeNode, followed: boolean): Promise<void> {
-    this.tasks.say(followed ? `Following ${node.root}…` : `Unfollowing ${node.root}…`);
+    this.tasks.say(followed ? `Following ${shown(node.root)}…` : `Unfollowing ${shown(node.root)}…`);
     try {
       await this.service.follow(node.root, followed);
-      this.tasks.say(followed ? `Following ${node.root}.` : `${node.root} is not followed any more.`);
+      this.tasks.say(followed ? `Following ${shown(node.root)}.` : `${shown(node.root)} is not followed any more.`);
     } catch (error) {
-      this.tasks.fail(followed ? `Follow ${node.root}` : `Unfollow ${node.root}`, error);
+      this.tasks.fail(followed ? `Follow ${shown(node.root)}` : `Unfollow ${shown(node.root)}`, error);
     }
     this.shownText = '';
-    this.summaryAt = 0;
     await this.loadRoots();
     if (node.isOpen) {
       await this.model.reload(node);
@@ -413,26 +454,26 @@ class BrowserPanel implements Browser {
     const direct = this.service.transport.moduleUrl?.(downloadPath(node.address, entry));
     if ((entry.cbytes ?? 0) > MAX_IN_MEMORY && direct !== undefined) {
       save(direct, name); // the browser's own downloads go straight to the disk
-      this.tasks.say(`${name}: see the downloads of your browser.`);
+      this.tasks.say(`${shown(name)}: see the downloads of your browser.`);
       return;
     }
-    await this.tasks.run(`Download ${name}`, async (tell, signal) => {
+    await this.tasks.run(`Download ${shown(name)}`, async (tell, signal) => {
       const bytes = await this.service.download(node.address, entry, { signal, onProgress: tell });
       const url = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
       save(url, name);
       window.setTimeout(() => URL.revokeObjectURL(url), 60_000);
-      return `${name} is downloaded.`;
+      return `${shown(name)} is downloaded.`;
     });
   }
 
   private async prefetch(node: TreeNode): Promise<void> {
-    await this.tasks.run(`Prefetch ${node.name}`, async (tell, signal) => {
+    await this.tasks.run(`Prefetch ${shownPath(node.name)}`, async (tell, signal) => {
       await this.service.prefetch(
         node.address,
         line => tell(line.cbytes ? (line.done_cbytes ?? 0) / line.cbytes : NaN),
         signal
       );
-      return `${node.name} is kept here: it can be read offline.`;
+      return `${shownPath(node.name)} is kept here: it can be read offline.`;
     });
     await this.cacheChanged(node);
   }
@@ -440,7 +481,7 @@ class BrowserPanel implements Browser {
   private async pin(node: TreeNode, pinned: boolean): Promise<void> {
     try {
       await this.service.pin(node.address, pinned);
-      this.tasks.say(pinned ? `${node.name} is pinned: what is kept of it stays.` : `${node.name} is not pinned any more.`);
+      this.tasks.say(pinned ? `${shownPath(node.name)} is pinned: what is kept of it stays.` : `${shownPath(node.name)} is not pinned any more.`);
     } catch (error) {
       this.tasks.fail(pinned ? 'Pin' : 'Unpin', error);
     }

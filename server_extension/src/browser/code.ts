@@ -1,5 +1,6 @@
 /** Lines of Python that open what is selected: no token, no address of a server in them. */
 
+import { plain } from '../text';
 import type { DtypeForm } from './format';
 import { itemNbytes, product } from './format';
 
@@ -30,22 +31,9 @@ const KEYWORDS = new Set(
   ).split(' ')
 );
 
-/** A Python string literal; nothing in a name can end it. */
+/** A Python string literal; nothing in a name can end it, or show it as another one. */
 export function pythonText(text: string): string {
-  let literal = '';
-  for (const char of text) {
-    const code = char.codePointAt(0) as number;
-    if (char === '"' || char === '\\') {
-      literal += `\\${char}`;
-    } else if (code < 0x20 || (code >= 0x7f && code < 0xa0) || code === 0x2028 || code === 0x2029 || code === 0xfeff) {
-      literal += `\\x${code.toString(16).padStart(2, '0')}`.replace(/^\\x(.{4})$/, '\\u$1');
-    } else if ((code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069)) {
-      literal += `\\u${code.toString(16).padStart(4, '0')}`;
-    } else {
-      literal += char;
-    }
-  }
-  return `"${literal}"`;
+  return `"${plain(text.replace(/["\\]/g, '\\$&'))}"`;
 }
 
 /** A variable's name made of the last part of a path. */

@@ -1,5 +1,6 @@
 /** All that is known of what is selected, and what can be done with it. */
 
+import { shown, shownPath } from '../text';
 import type { CodeVariant } from './code';
 import { variantsFor } from './code';
 import { button, icon, make } from './dom';
@@ -8,7 +9,7 @@ import { formatAttribute, formatBytes, formatCount, formatDtype, formatFraction,
 import type { TreeNode } from './model';
 import { isArea } from './model';
 import { AREAS } from './tree';
-import type { CacheStatus, Entry, Estimate, Service } from './service';
+import type { CacheStatus, Entry, Estimate, RootStatus, Service } from './service';
 import { isOnline } from './service';
 
 const LOOKUP_MS = 150;
@@ -25,6 +26,10 @@ export interface Actions {
   pin(node: TreeNode, pinned: boolean): void;
   clear(node: TreeNode): void;
   follow(node: TreeNode, followed: boolean): void;
+  /** Ask again for what is in it. */
+  listAgain(node: TreeNode): void;
+  /** Say why something cannot be done now. */
+  refuse(why: string): void;
   /** More buttons, for what can be written to. */
   extra?(node: TreeNode): HTMLElement[];
 }
@@ -123,11 +128,22 @@ export class Details {
     const title = node.kind === 'root' ? node.name : (node.path.split('/').pop() ?? node.path);
     const heading = make(
       'h3',
-      { class: 'c2b-heading', title: node.address },
+      { class: 'c2b-heading', title: shownPath(node.address) },
       icon(node.kind, 'c2b-kind'),
-      make('span', { text: title })
+      make('span', { text: shown(title) })
     );
     const parts: HTMLElement[] = [heading, this.toolbar(node), make('div', { class: 'c2b-place' })];
+    if (node.failure !== undefined) {
+      parts.push(
+        make(
+          'div',
+          { class: 'c2b-notice', role: 'alert' },
+          make('strong', { text: node.failure.title }),
+          make('p', { text: node.failure.cure }),
+          button('Try again', 'refresh', () => this.actions.listAgain(node))
+        )
+      );
+    }
     if (entry?.reason) {
       parts.push(make('p', { class: 'c2b-reason', text: entry.reason }));
     }
@@ -160,11 +176,11 @@ export class Details {
       bar.append(button('Download', 'download', () => this.actions.download(node), { quiet: true, title: 'Download' }));
     }
     if (hasData && !isArea(node.root)) {
-      const prefetch = button('Prefetch', 'prefetch', () => this.actions.prefetch(node), {
+      const prefetch = button('Prefetch', 'prefetch', this.whereFollowed(node, 'Prefetch', () => this.actions.prefetch(node)), {
         quiet: true,
         title: followed ? 'Prefetch: keep all of it on this server, to be read offline' : 'Prefetch: follow its root first'
       });
-      prefetch.disabled = !followed;
+      prefetch.setAttribute('aria-disabled', String(!followed));
       bar.append(prefetch, this.pinButton(node));
     }
     bar.append(...(this.actions.extra?.(node) ?? []));
@@ -198,14 +214,22 @@ export class Details {
   private pinButton(node: TreeNode): HTMLElement {
     const followed = this.isFollowed(node.root);
     const label = this.pinned ? 'Unpin' : 'Pin';
-    const pin = button(label, 'pin', () => this.actions.pin(node, !this.pinned), {
+    const pin = button(label, 'pin', this.whereFollowed(node, label, () => this.actions.pin(node, !this.pinned)), {
       quiet: true,
       class: 'c2b-pin',
       title: !followed ? 'Pin: follow its root first' : this.pinned ? 'Unpin: let it go in its turn' : 'Pin: what is kept of it stays, whatever the quota'
     });
     pin.setAttribute('aria-pressed', String(this.pinned));
-    pin.disabled = !followed;
+    pin.setAttribute('aria-disabled', String(!followed));
     return pin;
+  }
+
+  /** What only followed roots have can be pressed all the same: then it is said what has to be done first. */
+  private whereFollowed(node: TreeNode, what: string, run: () => void): () => void {
+    return () =>
+      this.isFollowed(node.root)
+        ? run()
+        : this.actions.refuse(`${what}: follow ${shown(node.root)} first (select it, then “Follow”); only of followed roots something is kept here.`);
   }
 
   private facts(node: TreeNode, entry: Entry | null): HTMLElement {
@@ -219,11 +243,11 @@ export class Details {
     }
     if (node.kind === 'root') {
       const status = node.status;
-      add('State', isOnline(status) ? 'online' : `offline${status?.since ? ` since ${formatTime(Date.parse(status.since))}` : ''}${status?.reason ? `: ${status.reason}` : ''}`);
+      add('State', isOnline(status) ? 'online' : offlineText(status));
       add('Followed', status?.followed === true ? 'yes: changes are shown as they happen, and what is read is kept' : 'no: read straight from its publisher, nothing is kept');
       return list;
     }
-    add('Path', node.address);
+    add('Path', shownPath(node.address));
     const geometry = entry?.geometry;
     if (geometry !== undefined) {
       const nbytes = product(geometry.shape) * itemNbytes(geometry.dtype);
@@ -261,6 +285,14 @@ export class Details {
     }
     return list;
   }
+}
+
+/** Since when, why, and what is to be done about it. */
+function offlineText(status: RootStatus | undefined): string {
+  const since = status?.since ? ` since ${formatTime(Date.parse(status.since))}` : '';
+  const why = status?.reason ? `: ${status.reason}` : '';
+  const kept = status?.followed === true ? 'What is kept of it here can be read.' : 'Nothing of it is kept here.';
+  return `offline${since}${why}. ${kept} It is back as soon as its publisher and the broker are running.`;
 }
 
 function compressionOf(entry: Entry | null): string {

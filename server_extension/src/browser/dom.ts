@@ -1,4 +1,6 @@
-/** Elements made without markup: text is always text, whatever is in it. */
+/** Elements made without markup: text is always text, whatever is in it, and all of it is seen. */
+
+import { plainText } from '../text';
 
 export interface Attributes {
   class?: string;
@@ -7,6 +9,9 @@ export interface Attributes {
   hidden?: boolean;
   [attribute: string]: string | number | boolean | undefined;
 }
+
+/** Attributes that people read or hear. */
+const TOLD = new Set(['title', 'aria-label', 'placeholder']);
 
 /** An element with attributes and children. */
 export function make<K extends keyof HTMLElementTagNameMap>(
@@ -20,9 +25,9 @@ export function make<K extends keyof HTMLElementTagNameMap>(
       continue;
     }
     if (name === 'text') {
-      element.textContent = String(value);
+      element.textContent = plainText(String(value));
     } else {
-      element.setAttribute(name, value === true ? '' : String(value));
+      element.setAttribute(name, value === true ? '' : TOLD.has(name) ? plainText(String(value)) : String(value));
     }
   }
   element.append(...children.filter((child): child is Node | string => child !== null));
@@ -80,12 +85,12 @@ export function button(
     element.append(icon(drawing));
   }
   if (options.quiet === true) {
-    element.setAttribute('aria-label', label);
-    element.title = options.title ?? label;
+    element.setAttribute('aria-label', plainText(label));
+    element.title = plainText(options.title ?? label);
   } else {
     element.append(make('span', { text: label }));
     if (options.title !== undefined) {
-      element.title = options.title;
+      element.title = plainText(options.title);
     }
   }
   element.addEventListener('click', onClick);

@@ -26,8 +26,8 @@ export function explain(error: unknown): Explanation {
   switch (true) {
     case status === 0:
       return {
-        title: 'The Jupyter server does not answer.',
-        cure: 'Check that it is running and that this machine is online; the panel goes on by itself as soon as it is back.',
+        title: 'The server does not answer.',
+        cure: 'Check that it is running and that this machine is online; this goes on by itself as soon as it is back.',
         retry: true
       };
     case status === 404 && kind === '':
@@ -73,4 +73,13 @@ export function explain(error: unknown): Explanation {
     default:
       return { title: `The server answered with status ${status}.`, cure: said || "Look at the server's log.", retry: true };
   }
+}
+
+/** The same as one text; of errors that are ours, what they say. */
+export function sentence(error: unknown): string {
+  if (typeof (error as { status?: unknown } | null)?.status !== 'number') {
+    return error instanceof Error ? error.message : String(error);
+  }
+  const { title, cure } = explain(error);
+  return `${title} ${cure}`;
 }

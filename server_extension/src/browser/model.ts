@@ -45,7 +45,7 @@ export class TreeModel {
   roots: TreeNode[] = [];
   /** Called after each change. */
   onChange: () => void = () => undefined;
-  /** Called for each node that changed at its publisher. */
+  /** Called for each node that changed at its publisher, or could not be listed, or could again. */
   onNodeChange: (node: TreeNode) => void = () => undefined;
   private filterText = '';
   private openBefore = new Set<string>();
@@ -90,14 +90,21 @@ export class TreeModel {
   /** Take up which roots there are. */
   setRoots(statuses: RootStatus[]): void {
     const before = new Map(this.roots.map(root => [root.root, root]));
+    const wasEmpty = before.size === 0;
     this.roots = [...statuses].sort(publishedFirst).map(status => {
       const known = before.get(status.name);
       before.delete(status.name);
-      if (known !== undefined) {
-        known.status = status;
-        return known;
+      if (known === undefined) {
+        const node = rootNode(status);
+        node.changedAt = wasEmpty ? undefined : performance.now();
+        return node;
       }
-      return rootNode(status);
+      const isBack = status.online === true && known.status?.online === false;
+      known.status = status;
+      if (isBack && known.failure !== undefined) {
+        void this.load(known);
+      }
+      return known;
     });
     for (const name of before.keys()) {
       this.listening.get(name)?.();
@@ -159,6 +166,7 @@ export class TreeModel {
     if (node.isLoading) {
       return;
     }
+    const failedBefore = node.failure;
     node.isLoading = true;
     node.failure = undefined;
     const signal = this.abort.signal;
@@ -179,6 +187,9 @@ export class TreeModel {
       if (!signal.aborted) {
         node.isLoading = false;
         this.changed();
+        if (node.failure !== failedBefore) {
+          this.onNodeChange(node);
+        }
       }
     }
   }

@@ -177,6 +177,15 @@ export class Service {
   events(root: string, callback: (message: RootMessage) => void): () => void {
     return this.transport.events(root, callback);
   }
+
+  /** Hear which roots there are: at once, and whenever one comes, goes or stands otherwise. */
+  rootsTold(callback: (roots: RootStatus[]) => void): () => void {
+    return this.transport.events('', message => {
+      if (message.type === 'roots' && Array.isArray(message.roots)) {
+        callback(message.roots as RootStatus[]);
+      }
+    });
+  }
 }
 
 /** Where the stored bytes are. */

@@ -1,5 +1,6 @@
 /** The running state as a page: what the cache holds and saved, and which connections stand. */
 
+import { shown } from '../text';
 import type { Transport } from '../transport';
 import { button, make } from './dom';
 import { explain, isAbort } from './failures';
@@ -25,7 +26,7 @@ export function hitRatio(summary: Summary): number | null {
 export function problems(summary: Summary): string[] {
   const found = summary.roots
     .filter(root => root.followed && !isOnline(root))
-    .map(root => `${root.root} is offline${root.since ? ` since ${formatTime(Date.parse(root.since))}` : ''}${root.reason ? `: ${root.reason}` : ''}. What is kept of it can be read.`);
+    .map(root => `${shown(root.root)} is offline${root.since ? ` since ${formatTime(Date.parse(root.since))}` : ''}${root.reason ? `: ${root.reason}` : ''}. What is kept of it can be read.`);
   const { corrupt = 0, refused = 0 } = summary.counters;
   if (corrupt > 0) {
     found.push(`${formatCount(corrupt)} blocks failed their checksum and were fetched again: check the disk of the cache.`);
@@ -107,7 +108,7 @@ class State implements StatePage {
     }
     const rows = make('tbody');
     for (const root of summary.roots) {
-      const name = make('button', { type: 'button', class: 'c2b-link', text: root.root });
+      const name = make('button', { type: 'button', class: 'c2b-link', text: shown(root.root) });
       name.addEventListener('click', () => this.open?.(root.root));
       const part = root.total_nbytes > 0 ? root.kept_nbytes / root.total_nbytes : 0;
       rows.append(

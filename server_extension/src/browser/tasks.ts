@@ -1,5 +1,6 @@
 /** What goes on for longer: a line each with how far it is and a way to end it; and short messages. */
 
+import { plainText } from '../text';
 import { button, make } from './dom';
 import { formatFraction } from './format';
 import type { Explanation } from './failures';
@@ -19,7 +20,7 @@ export class Tasks {
   /** Tell something in passing. */
   say(text: string, isLasting = false): void {
     window.clearTimeout(this.timer);
-    this.status.textContent = text;
+    this.status.textContent = plainText(text);
     this.status.classList.remove('c2b-bad');
     if (!isLasting) {
       this.timer = window.setTimeout(() => (this.status.textContent = ''), MESSAGE_MS);

@@ -3,6 +3,7 @@
  * those of the ARIA tree pattern; the focus stays on the tree, which names the active row.
  */
 
+import { plainText, shownPath } from '../text';
 import { icon, make } from './dom';
 import { formatBytes, formatDtype, formatFraction, formatShape, itemNbytes, product, shortDtype } from './format';
 import type { Row, TreeModel, TreeNode } from './model';
@@ -232,7 +233,7 @@ export class TreeView {
       set['aria-expanded'] = String(node.isOpen);
     }
     for (const [name, value] of Object.entries(set)) {
-      element.setAttribute(name, value);
+      element.setAttribute(name, plainText(value));
     }
     const age = node.changedAt === undefined ? Infinity : performance.now() - node.changedAt;
     if (age < FLASH_MS) {
@@ -245,7 +246,7 @@ export class TreeView {
     );
     if (node.kind === 'root') {
       element.classList.add('c2b-row-root');
-      element.append(make('span', { class: 'c2b-name', text: node.name }), this.rootState(node));
+      element.append(make('span', { class: 'c2b-name', text: shownName(node) }), this.rootState(node));
       return;
     }
     element.append(make('span', { class: 'c2b-name', text: shownName(node) }));
@@ -276,12 +277,12 @@ export class TreeView {
   /** What a screen reader says of a row. */
   private label(node: TreeNode): string {
     if (node.kind === 'root' && isArea(node.root)) {
-      return `${node.name}, area`;
+      return `${shownName(node)}, area`;
     }
     if (node.kind === 'root') {
       const part = this.keptParts.get(node.root);
       return [
-        node.name,
+        shownName(node),
         isOnline(node.status) ? 'online' : 'offline',
         node.status?.followed === true ? 'following' : 'not followed',
         part === undefined ? '' : `${formatFraction(part)} kept`
@@ -295,21 +296,21 @@ export class TreeView {
 
   private hint(node: TreeNode): string {
     if (node.kind === 'root' && isArea(node.root)) {
-      return `${node.name}: ${AREAS[node.root] ?? 'an area of this server'}`;
+      return `${shownName(node)}: ${AREAS[node.root] ?? 'an area of this server'}`;
     }
     if (node.kind === 'root') {
       const online = isOnline(node.status);
       const since = node.status?.since ? ` since ${new Date(node.status.since).toLocaleString()}` : '';
       const why = node.status?.reason ? ` (${node.status.reason})` : '';
-      return `${node.name}: ${online ? 'online' : `offline${since}${why}`}, ${node.status?.followed === true ? 'following' : 'not followed'}`;
+      return `${shownName(node)}: ${online ? 'online' : `offline${since}${why}`}, ${node.status?.followed === true ? 'following' : 'not followed'}`;
     }
     const entry = node.entry;
     const geometry = entry?.geometry;
     if (entry?.kind === 'array' && geometry !== undefined) {
       const nbytes = product(geometry.shape) * itemNbytes(geometry.dtype);
-      return `${node.path}\n${formatShape(geometry.shape)} ${formatDtype(geometry.dtype)}${nbytes ? `, ${formatBytes(nbytes)}` : ''}`;
+      return `${shownPath(node.path)}\n${formatShape(geometry.shape)} ${formatDtype(geometry.dtype)}${nbytes ? `, ${formatBytes(nbytes)}` : ''}`;
     }
-    return entry?.reason ? `${node.path}\n${entry.reason}` : node.path;
+    return entry?.reason ? `${shownPath(node.path)}\n${entry.reason}` : shownPath(node.path);
   }
 
   // Operating it
@@ -505,13 +506,21 @@ export class TreeView {
       const node = row?.type === 'node' ? row.node : null;
       return isFiles && node !== null && this.events.canDrop?.(node) === true ? node : null;
     };
+    const mark = (row: Element | null): void => {
+      this.canvas.querySelector('.c2b-drop')?.classList.remove('c2b-drop');
+      row?.classList.add('c2b-drop');
+    };
     this.element.addEventListener('dragover', event => {
-      if (over(event) !== null) {
+      const isGoal = over(event) !== null;
+      mark(isGoal ? (event.target as Element).closest('[data-index]') : null);
+      if (isGoal) {
         event.preventDefault();
       }
     });
+    this.element.addEventListener('dragleave', () => mark(null));
     this.element.addEventListener('drop', event => {
       const node = over(event);
+      mark(null);
       if (node !== null && event.dataTransfer !== null) {
         event.preventDefault();
         this.events.onDrop?.(node, event.dataTransfer.files);
@@ -540,7 +549,7 @@ function drawingOf(node: TreeNode): string {
 }
 
 function shownName(node: TreeNode): string {
-  return node.kind === 'array' ? node.name.replace(/\.b2nd$/, '') : node.name;
+  return shownPath(node.kind === 'array' ? node.name.replace(/\.b2nd$/, '') : node.name);
 }
 
 function factsOf(node: TreeNode): string {

@@ -1,5 +1,6 @@
 // Three orthogonal planes of a volume: each panel shows one plane and, as crossed lines, where the two others cut it.
 // A click or the arrow keys in a panel move them. Only planes that changed are asked for, the newest of each alone.
+import { plain } from '../text';
 import type { DisplayContext } from '../viewer/displays';
 
 const MAX_PIXELS = 1024;
@@ -37,7 +38,7 @@ class Tomography {
 
   constructor(private readonly context: DisplayContext) {
     this.shape = context.dataset.geometry!.shape;
-    this.names = context.dataset.dims ?? AXES.map(axis => `D${axis}`);
+    this.names = context.dataset.dims?.map(plain) ?? AXES.map(axis => `D${axis}`);
     this.at = this.shape.map(n => Math.floor(n / 2));
     this.draw();
     AXES.forEach(axis => void this.load(axis));

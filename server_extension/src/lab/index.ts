@@ -63,11 +63,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const states = new WidgetTracker<MainAreaWidget<StateTab>>({ namespace: 'caterva2-state' });
     let opensNewTabs = false;
 
+    const stateItem = new StateItem(transport, () => void app.commands.execute(Commands.state));
     const panel = new BrowserWidget(transport, {
       open: path => void app.commands.execute(Commands.open, { path }),
       insertCode: codeInserter(app, notebooks),
       // Other applications have no place for more pages.
-      showState: labShell === null ? undefined : () => void app.commands.execute(Commands.state)
+      showState: labShell === null ? undefined : () => void app.commands.execute(Commands.state),
+      summaryTold: summary => stateItem.draw(summary)
     });
     panel.title.icon = icon;
     panel.title.caption = 'Remote datasets';
@@ -154,7 +156,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     if (statusBar !== null) {
       statusBar.registerStatusItem('caterva2-jupyter:state', {
-        item: new StateItem(transport, () => void app.commands.execute(Commands.state)),
+        item: stateItem,
         align: 'right',
         rank: 300
       });

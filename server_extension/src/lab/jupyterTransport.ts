@@ -1,7 +1,7 @@
 // Requests of JupyterLab's plugin: `ServerConnection` puts base_url, token and XSRF cookie in place.
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
-import { Answer, answerOf, GetOptions, listen, RootMessage, ServiceError, Transport } from '../transport';
+import { Answer, answerOf, GetOptions, listen, query, RootMessage, ServiceError, Transport } from '../transport';
 
 const PREFIX = 'caterva2';
 
@@ -21,10 +21,8 @@ export class JupyterTransport implements Transport {
   }
 
   events(root: string, callback: (message: RootMessage) => void): () => void {
-    let url = `${URLExt.join(this.settings.wsUrl, PREFIX, 'api/v1/events')}?root=${encodeURIComponent(root)}`;
-    if (this.settings.token && this.settings.appendToken) {
-      url += `&token=${encodeURIComponent(this.settings.token)}`;
-    }
+    const token = this.settings.appendToken ? this.settings.token || undefined : undefined;
+    const url = query(URLExt.join(this.settings.wsUrl, PREFIX, 'api/v1/events'), { root: root || undefined, token });
     return listen(() => new this.settings.WebSocket(url) as WebSocket, root, callback);
   }
 

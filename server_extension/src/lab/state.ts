@@ -7,11 +7,12 @@ import type { Summary } from '../browser/service';
 import { isOnline } from '../browser/service';
 import type { StatePage } from '../browser/state';
 import { hitRatio, mountState, problems } from '../browser/state';
+import { plainText } from '../text';
 import type { ServiceError, Transport } from '../transport';
 
 const EVERY_MS = 15_000;
 
-/** Hit ratio and what was spared; what does not work comes first. */
+/** Hit ratio and what was spared; what does not work comes first. Asks only when nobody told for a while. */
 export class StateItem extends Widget {
   private readonly service: Service;
   private readonly button = document.createElement('button');
@@ -58,7 +59,12 @@ export class StateItem extends Widget {
     }
   }
 
-  private draw(summary: Summary): void {
+  /** Show a summary that somebody else has asked for. */
+  draw(summary: Summary): void {
+    window.clearTimeout(this.timer);
+    if (this.isAttached) {
+      this.timer = window.setTimeout(() => void this.refresh(), EVERY_MS);
+    }
     const found = problems(summary);
     const ratio = hitRatio(summary);
     const offline = summary.roots.filter(root => root.followed && !isOnline(root)).length;
@@ -76,7 +82,7 @@ export class StateItem extends Widget {
   private tell(text: string, hint: string, isBad: boolean): void {
     this.button.hidden = false;
     this.button.textContent = text;
-    this.button.title = hint;
+    this.button.title = plainText(hint);
     this.button.setAttribute('aria-label', `Remote data: ${text}`);
     this.button.classList.toggle('c2-state-bad', isBad);
   }

@@ -1,6 +1,7 @@
 // A tab with the viewer, which is loaded from the server at its first use. Failures to load it are told in the tab.
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
+import { shown, shownPath } from '../text';
 import type { Transport } from '../transport';
 
 type Theme = 'light' | 'dark';
@@ -87,8 +88,8 @@ export class ViewerTab extends Widget {
   }
 
   private setTitle(): void {
-    this.title.label = this.shownPath.split('/').pop()?.replace(/\.b2nd$/, '') || 'Remote data';
-    this.title.caption = this.shownPath;
+    this.title.label = shown(this.shownPath.split('/').pop()?.replace(/\.b2nd$/, '') || 'Remote data');
+    this.title.caption = shownPath(this.shownPath);
   }
 
   private async load(): Promise<void> {

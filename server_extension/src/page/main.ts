@@ -1,6 +1,7 @@
 // The page that a subscriber serves: the browser of remote datasets on the left, the viewer on the right. The address
 // that is shown is in the URL's fragment (`#/ROOT/PATH`), so that it can be kept, sent and gone back to.
 import { mountBrowser } from '../browser';
+import { shownPath } from '../text';
 import { FetchTransport } from '../transport';
 import type { mountViewer, Theme, ViewerHandle } from '../viewer/main';
 import '../browser/browser.css';
@@ -159,7 +160,7 @@ class Page {
     const address = this.address;
     this.welcome.hidden = Boolean(address);
     this.box.hidden = !address;
-    document.title = address ? `${address} · Remote arrays` : 'Remote arrays';
+    document.title = address ? `${shownPath(address)} · Remote arrays` : 'Remote arrays';
     if (!address) {
       return;
     }

@@ -2,6 +2,7 @@
 import { App, DataProvider, enableBigIntSerialization, useDataContext } from '@h5web/app';
 import { type ReactElement, useEffect } from 'react';
 import { createRoot } from 'react-dom/client';
+import { MembersContext } from './contents';
 import type { Provider } from './provider';
 
 enableBigIntSerialization();
@@ -28,10 +29,12 @@ function Wiring({ provider, el }: { provider: Provider; el: HTMLElement }): null
 function Viewer(properties: { provider: Provider; path: string; el: HTMLElement }): ReactElement {
   const { provider, path, el } = properties;
   return (
-    <DataProvider api={provider}>
-      <App initialPath={path} sidebarOpen={false} disableDarkMode />
-      <Wiring provider={provider} el={el} />
-    </DataProvider>
+    <MembersContext.Provider value={provider}>
+      <DataProvider api={provider}>
+        <App initialPath={path} sidebarOpen={false} disableDarkMode />
+        <Wiring provider={provider} el={el} />
+      </DataProvider>
+    </MembersContext.Provider>
   );
 }
 

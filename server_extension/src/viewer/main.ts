@@ -1,7 +1,9 @@
 // The viewer: one ES module for JupyterLab, the page and notebooks. It shows one address at a time: arrays and
 // groups by H5Web, files by a preview, whatever a display plugin offers by that. It has no tree of roots.
 import h5webStyle from '@h5web/app/styles.css?inline';
-import { CommTransport, ServiceError, Transport, WidgetModel } from '../transport';
+import { sentence } from '../browser/failures';
+import { plainText, shown } from '../text';
+import { CommTransport, Transport, WidgetModel } from '../transport';
 import { DisplayInfo, displaysOf, showDisplay } from './displays';
 import { showH5Web } from './h5web';
 import { downloadPath, previewKind, showPreview } from './preview';
@@ -31,9 +33,19 @@ export interface ViewerHandle {
 
 /** Browsers keep about 16 WebGL contexts: of more viewers than this, hidden ones let theirs go. */
 const MAX_LIVE = 6;
-const live = new Set<Viewer>();
+/** A plot whose context the browser took is drawn again by itself once in so long. */
+const REDRAW_MS = 10_000;
 
-class Viewer implements ViewerHandle {
+interface Live {
+  readonly isHidden: boolean;
+  release(): void;
+}
+
+/** Those of the whole page: JupyterLab's tabs and notebooks each load this module. */
+const LIVE = Symbol.for('caterva2-jupyter:live-viewers');
+const live = ((globalThis as { [LIVE]?: Set<Live> })[LIVE] ??= new Set<Live>());
+
+class Viewer implements ViewerHandle, Live {
   private readonly service: Service;
   private readonly bar = document.createElement('div');
   private readonly body = document.createElement('div');
@@ -47,6 +59,7 @@ class Viewer implements ViewerHandle {
   private displays: DisplayInfo[] = [];
   private chosen = '';
   private isVisible = true;
+  private redrawnAt = -REDRAW_MS;
   private theme: Theme;
 
   constructor(private readonly options: ViewerOptions) {
@@ -67,6 +80,30 @@ class Viewer implements ViewerHandle {
     el.replaceChildren(this.bar, this.status, this.body);
     this.observer = new IntersectionObserver(entries => this.setVisible(entries[entries.length - 1].isIntersecting));
     this.observer.observe(el);
+    this.body.addEventListener('webglcontextlost', () => this.redraw(), true);
+  }
+
+  get isHidden(): boolean {
+    return !this.isVisible;
+  }
+
+  /** Let go of what is drawn; it is drawn again when it is seen. */
+  release(): void {
+    this.unmount();
+  }
+
+  /** Others in the page took so many contexts that this one's is gone, and its plot empty. */
+  private redraw(): void {
+    if (this.isHidden) {
+      this.release();
+    } else if (performance.now() - this.redrawnAt > REDRAW_MS) {
+      this.redrawnAt = performance.now();
+      void this.show();
+    } else {
+      this.unmount();
+      this.say('Too many plots are drawn at once for this browser: close some.');
+      this.offer('Draw again', () => void this.show());
+    }
   }
 
   async open(address: string): Promise<void> {
@@ -145,11 +182,11 @@ class Viewer implements ViewerHandle {
     }
   }
 
-  private offer(text: string): void {
+  private offer(text: string, run = (): void => void this.open(this.address)): void {
     const again = document.createElement('button');
     again.type = 'button';
     again.textContent = text;
-    again.onclick = () => void this.open(this.address);
+    again.onclick = run;
     this.status.append(' ', again);
   }
 
@@ -197,8 +234,8 @@ class Viewer implements ViewerHandle {
       this.takeAway = takeAway;
       live.add(this);
       for (const other of live) {
-        if (live.size > MAX_LIVE && !other.isVisible) {
-          other.unmount();
+        if (live.size > MAX_LIVE && other.isHidden) {
+          other.release();
         }
       }
     } catch (error) {
@@ -217,7 +254,7 @@ class Viewer implements ViewerHandle {
     }
     if (entry.kind === 'unsupported' || entry.kind === 'link') {
       const what = entry.kind === 'link' ? `a link to ${entry.target}` : 'not supported';
-      this.say(`${nameOf(entry.path)} is ${what}${entry.reason ? `: ${entry.reason}` : ''}`);
+      this.say(`${shown(nameOf(entry.path))} is ${what}${entry.reason ? `: ${entry.reason}` : ''}`);
       return () => undefined;
     }
     if (this.isPreview()) {
@@ -227,7 +264,13 @@ class Viewer implements ViewerHandle {
     const address = addressOf(entry.root ?? rootOf(this.address), entry.path);
     const isGroup = entry.kind === 'group';
     const scope = isGroup ? address : address.slice(0, address.lastIndexOf('/'));
-    const provider = new Provider(this.service, scope, entry);
+    const provider = new Provider(this.service, scope, entry, file => {
+      const isOurs = previewKind(file) !== undefined;
+      if (isOurs) {
+        void this.open(addressOf(rootOf(scope), file.path));
+      }
+      return isOurs;
+    });
     if (isGroup) {
       provider.listScope();
     }
@@ -235,7 +278,7 @@ class Viewer implements ViewerHandle {
   }
 
   private say(text: string): void {
-    this.status.textContent = text;
+    this.status.textContent = plainText(text);
     this.status.hidden = !text;
   }
 
@@ -244,10 +287,7 @@ class Viewer implements ViewerHandle {
       return;
     }
     this.unmount();
-    this.say(error instanceof Error ? error.message : String(error));
-    if (error instanceof ServiceError && error.status === 404 && !error.error) {
-      this.say(`${this.address}: ${error.message}`);
-    }
+    this.say(sentence(error));
     this.offer('Try again');
   }
 
@@ -310,6 +350,8 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
   const transport = new CommTransport(model);
   const box = document.createElement('div');
   box.style.height = `${Number(model.get('height')) || 480}px`;
+  // Or the keys of sliders and menus would be the notebook's: moves to other cells, cells cut...
+  box.dataset.lmSuppressShortcuts = 'true';
   el.append(box);
   const text = (name: string): string => String(model.get(name) ?? '');
   const theme = (): Theme => (text('theme') === 'dark' || isDarkPage(el) ? 'dark' : 'light');

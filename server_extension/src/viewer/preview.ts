@@ -1,6 +1,7 @@
 // Files that are not arrays: text, Markdown, notebooks and images, made by anybody and therefore never more than text
 // nodes and pictures, in a frame without scripts, origin or forms. SVG is shown as its text.
 import { query } from '../transport';
+import { shown } from '../text';
 import { markdownNodes } from './markdown';
 import { addressOf, Entry, nameOf, Service } from './service';
 
@@ -45,7 +46,7 @@ const STYLE = `
   pre, code { font-family: ui-monospace, monospace; font-size: 13px; }
   pre { white-space: pre-wrap; background: #f4f4f4; padding: .6rem; margin: .5rem 0; }
   body > pre:only-child { background: none; padding: 0; }
-  img { max-width: 100%; image-rendering: pixelated; }
+  img { max-width: 100%; min-width: 4rem; image-rendering: pixelated; }
   table { border-collapse: collapse; } td, th { border: 1px solid #bbb; padding: .2rem .5rem; }
   blockquote { border-left: 3px solid #bbb; margin: .5rem 0; padding-left: .8rem; white-space: pre-wrap; }
   .cell { border-left: 3px solid #ddd; padding-left: .7rem; margin: .8rem 0; } .code { border-color: #4a7ab5; }
@@ -89,7 +90,7 @@ export async function showPreview(
   frame.className = 'c2v-preview';
   // Nothing allowed but links into new windows: no scripts, no origin, no forms.
   frame.setAttribute('sandbox', 'allow-popups');
-  frame.title = `Preview of ${nameOf(entry.path)}`;
+  frame.title = `Preview of ${shown(nameOf(entry.path))}`;
   frame.srcdoc = `<!doctype html>${doc.documentElement.outerHTML}`;
   el.replaceChildren(frame);
   return () => frame.remove();

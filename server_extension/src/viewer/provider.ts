@@ -22,7 +22,11 @@ import {
   ShapeClass,
   type ValuesStoreParams
 } from '@h5web/app';
+import { formatBytes, formatDtype, formatShape } from '../browser/format';
+import { sentence } from '../browser/failures';
+import { plain, plainText } from '../text';
 import { attributeOf, AttributeValue } from './attributes';
+import type { Facts } from './contents';
 import { Complex, ItemType, parseDType } from './dtypes';
 import { isLarge, LINE_PIXELS, PLANE_PIXELS, refusal, ROW_LENGTH } from './limits';
 import { ServiceError } from '../transport';
@@ -54,6 +58,8 @@ export class Provider extends DataProviderApi {
   private readonly made = new Map<string, ProvidedEntity>();
   private readonly readers = new Map<string, Reader>();
   private readonly pages = new Map<string, string>();
+  /** Addresses of what has another name here, as far as it was found by a search alone. */
+  private readonly renamed = new Map<string, string>();
   private readonly asked = new Map<string, ValuesStoreParams>();
   private isListingWanted = false;
   private wantListing: () => void = () => undefined;
@@ -65,7 +71,9 @@ export class Provider extends DataProviderApi {
     private readonly service: Service,
     /** Address of the group that is "/" here. */
     private readonly scope: string,
-    first?: Entry
+    first?: Entry,
+    /** Shows a file that is not an array; false where H5Web is to show it. */
+    private readonly showFile: (entry: Entry) => boolean = () => false
   ) {
     super(scope);
     if (first) {
@@ -73,6 +81,29 @@ export class Provider extends DataProviderApi {
       this.entries.set(this.first, first);
     }
   }
+
+  /** Show something that was chosen from a group's list; false where H5Web is to. */
+  readonly show = (path: string): boolean => {
+    const entry = this.entries.get(path);
+    return entry?.kind === 'file' && this.showFile(entry);
+  };
+
+  /** What is known of an entity, for a list of what is in a group. */
+  readonly factsOf = (path: string): Facts | undefined => {
+    const entry = this.entries.get(path);
+    if (!entry) {
+      return undefined;
+    }
+    const { geometry, cbytes, kind, reason } = entry;
+    const isArray = kind === 'array' && geometry !== undefined;
+    return {
+      kind,
+      shape: isArray ? formatShape(geometry.shape) : '',
+      type: isArray ? plain(formatDtype(geometry.dtype as Parameters<typeof formatDtype>[0])) : '',
+      size: cbytes === undefined ? '' : formatBytes(cbytes),
+      reason
+    };
+  };
 
   /** From now on the tree may list the scope; before, nobody sees it. */
   listScope(): void {
@@ -148,7 +179,7 @@ export class Provider extends DataProviderApi {
       return forH5Web(values.data, values.dtype, dataset.shape.class === ShapeClass.Scalar);
     } catch (error) {
       // H5Web offers "Retry?" for its own AbortError only.
-      throw signal?.aborted ? signal.reason : error;
+      throw signal?.aborted ? signal.reason : new Error(sentence(error));
     } finally {
       if (this.asked.get(dataset.path) === parameters) {
         this.asked.delete(dataset.path);
@@ -177,7 +208,13 @@ export class Provider extends DataProviderApi {
     let after: string | undefined;
     do {
       const page = await this.service.page(this.scope, { depth: 0, limit: 10_000, after });
-      paths.push(...page.items.map(item => this.localPath(item.path)));
+      for (const item of page.items) {
+        const path = this.localPath(item.path);
+        paths.push(path);
+        if (plain(item.path) !== item.path) {
+          this.renamed.set(path, addressOf(this.root, item.path));
+        }
+      }
       after = page.next ?? undefined;
     } while (after && paths.length < MAX_SEARCHED);
     return paths;
@@ -219,20 +256,20 @@ export class Provider extends DataProviderApi {
 
   private localPath(path: string): string {
     const address = addressOf(this.root, path);
-    return address === this.scope ? '/' : `/${shortName(address.slice(this.scope.length + 1))}`;
+    return address === this.scope ? '/' : `/${localName(address.slice(this.scope.length + 1))}`;
   }
 
   private get root(): string {
     return this.scope.split('/', 1)[0];
   }
 
-  /** Datasets are named without `.b2nd` here, as NeXus names them; their entries know their whole path. */
+  /** Names are others here, see `localName`; entries know their whole path. */
   private addressAt(path: string): string {
     const entry = this.entries.get(path);
     if (entry) {
       return addressOf(this.root, entry.path);
     }
-    return path === '/' || path === '' ? this.scope : `${this.scope}${path}`;
+    return path === '/' || path === '' ? this.scope : (this.renamed.get(path) ?? `${this.scope}${path}`);
   }
 
   private async entryAt(path: string): Promise<Entry> {
@@ -264,15 +301,15 @@ export class Provider extends DataProviderApi {
     const page = await this.oneOfFew(() =>
       this.service.page(this.addressAt(parent), { depth: 1, limit: PAGE, after })
     );
-    const taken = new Set(page.items.map(item => nameOf(item.path)));
+    const taken = new Set(page.items.map(item => plain(nameOf(item.path))));
     const children = page.items.map(item => {
-      const name = nameOf(item.path);
-      const path = `${parent}/${taken.has(shortName(name)) ? name : shortName(name)}`;
+      const short = localName(nameOf(item.path));
+      const path = `${parent}/${taken.has(short) ? plain(nameOf(item.path)) : short}`;
       this.entries.set(path, item);
       return this.entityOf(path, item);
     });
     if (page.next) {
-      let name = `⋯ after ${nameOf(page.next)}`;
+      let name = `⋯ after ${localName(nameOf(page.next))}`;
       while (taken.has(name)) {
         name += ' ';
       }
@@ -316,15 +353,16 @@ export class Provider extends DataProviderApi {
   }
 
   private describe(path: string, entry: Entry): Attribute[] {
-    const values: AttributeValues = {};
+    const values = Object.create(null) as AttributeValues; // an attribute may be called __proto__
     const attributes: Attribute[] = [];
-    for (const [name, form] of Object.entries(entry.attrs ?? {})) {
+    for (const [told, form] of Object.entries(entry.attrs ?? {})) {
+      const name = plain(told);
       let attribute = attributeOf(form);
       if (MASKS.includes(name) && attribute.shape?.length === 1 && attribute.shape[0] === 1) {
         attribute = { ...attribute, shape: [], value: (attribute.value as ArrayLike<unknown>)[0] };
       }
       // H5Web shows attributes as JSON, which has no NaN: but for those that it reckons with, the word is given.
-      const value = plain(attribute);
+      const value = simple(attribute);
       const hasWords = !MASKS.includes(name) && [value].flat().some(v => typeof v === 'number' && !Number.isFinite(v));
       attributes.push({ name, shape: shapeOf(attribute.shape), type: hasWords ? TEXT : typeOfAttribute(attribute) });
       values[name] = hasWords ? worded(value) : value;
@@ -450,7 +488,8 @@ export class Provider extends DataProviderApi {
 }
 
 const SUFFIX = '.b2nd';
-const shortName = (name: string): string => (name.endsWith(SUFFIX) ? name.slice(0, -SUFFIX.length) : name);
+/** A name or path as it is here: datasets without `.b2nd`, as NeXus names them, and nothing in it that is not seen. */
+const localName = (name: string): string => plain(name.endsWith(SUFFIX) ? name.slice(0, -SUFFIX.length) : name);
 
 /** Values of an overview as numbers, those that stand for none as NaN. */
 function masked(overview: Overview): Values {
@@ -511,8 +550,11 @@ function attributesOf(values: AttributeValues): Attribute[] {
 }
 
 /** An attribute's value as H5Web takes it: no typed arrays. */
-function plain({ value }: AttributeValue): unknown {
-  return ArrayBuffer.isView(value) ? Array.from(value as unknown as ArrayLike<number | Complex>) : value;
+function simple({ value }: AttributeValue): unknown {
+  if (ArrayBuffer.isView(value)) {
+    return Array.from(value as unknown as ArrayLike<number | Complex>);
+  }
+  return typeof value === 'string' ? plainText(value) : value;
 }
 
 /** A value with words for numbers that JSON lacks. */
@@ -529,7 +571,7 @@ function typeOfAttribute(attribute: AttributeValue): DType {
   return attribute.type === 'text' ? TEXT : h5webType(attribute.type);
 }
 
-/** Dimensions that know their names; see scripts/dimensions.mjs. */
+/** Dimensions that know their names; see scripts/h5web.mjs. */
 function named(shape: number[], names: string[] | undefined): number[] {
   return names?.length === shape.length ? Object.assign([...shape], { names: names.map((name, i) => name || `D${i}`) }) : shape;
 }

@@ -1,9 +1,10 @@
-// H5Web calls axes D0, D1, ... and lets nobody say otherwise. Here arrays of dimensions that know their names (`names`, see
-// src/viewer/provider.ts) give them to sliders, buttons and plots, and each slider has a box that takes a number. A build
-// fails when H5Web's text is not the one that is looked for.
+// What H5Web leaves nobody to choose. It calls axes D0, D1, ...: here arrays of dimensions that know their names (`names`, see
+// src/viewer/provider.ts) give them to sliders, buttons and plots, and each slider has a box that takes a number. Of a group
+// without a plot it shows a sentence: here it shows what is in it. A build fails when H5Web's text is not the one that is
+// looked for.
 import { fileURLToPath } from 'node:url';
 
-const BOX = fileURLToPath(new URL('../src/viewer/positionBox.tsx', import.meta.url));
+const source = name => JSON.stringify(fileURLToPath(new URL(`../src/viewer/${name}.tsx`, import.meta.url)));
 
 const LIB = [
   // AxisMapper, SliceSlider and DimensionMapper, in the order of the file.
@@ -17,8 +18,12 @@ const LIB = [
   [/dimension: t,\s*length: n\[t\],/, 'dimension: t, name: n.names?.[t], length: n[t],']
 ];
 
-// The plots that are made for one dataset: their `dims` come from it. NeXus plots say themselves what their axes are.
 const APP = [
+  // The place of the plot, and where that is filled.
+  [/(function Tc\(e\) \{\s*let \{ path: t)( \}.*?if \(!i\) return )\/\* @__PURE__ \*\/ A\("div", \{\s*className: W\.fallback,.*?\n\t\}\);/s,
+    '$1, onSelect: select$2k(Contents, { entity: n.get(t), onSelect: select });'],
+  [/k\(Tc, \{ path: o \}\)/, 'k(Tc, { path: o, onSelect: d })'],
+  // The plots that are made for one dataset: their `dims` come from it. NeXus plots say themselves what their axes are.
   [/(function Jo\(e\) \{\s*let \{ dataset: t, value: n, dimMapping: r, axisLabels: i = )\[\]/, '$1 t.shape.dims.names ?? []'],
   [/(let \{ dataset: t, value: n, valueLabel: r, [^;]*?dimMapping: u, axisLabels: d = )\[\]/, '$1 t.shape.dims.names ?? []'],
   [/(let \{ value: t, dims: n, dimMapping: r, axisLabels: i = )\[\]/, '$1 n.names ?? []'],
@@ -36,15 +41,15 @@ function replaced(code, replacements, what) {
   return code;
 }
 
-export const namedDimensions = () => ({
-  name: 'named-dimensions',
+export const adaptedH5Web = () => ({
+  name: 'adapted-h5web',
   enforce: 'pre',
   transform(code, id) {
     if (id.endsWith('/@h5web/lib/dist/index.js')) {
-      return { code: `import { PositionBox } from ${JSON.stringify(BOX)};\n${replaced(code, LIB, '@h5web/lib')}`, map: null };
+      return { code: `import { PositionBox } from ${source('positionBox')};\n${replaced(code, LIB, '@h5web/lib')}`, map: null };
     }
     if (id.endsWith('/@h5web/app/dist/index.js')) {
-      return { code: replaced(code, APP, '@h5web/app'), map: null };
+      return { code: `import { Contents } from ${source('contents')};\n${replaced(code, APP, '@h5web/app')}`, map: null };
     }
     return null;
   }
