@@ -145,7 +145,16 @@ def test_addresses(text: str, expected: Address) -> None:
 
 
 def test_texts_that_are_not_addresses_or_sizes_are_refused() -> None:
-    for text in ("host:port", "host:99999", ":", "localhost", "data.example.org"):
+    for text in (
+        "host:port",
+        "host:99999",
+        ":",
+        "localhost",
+        "data.example.org",
+        "ftp://h:1",
+        "http://h:1/base",
+        "h:1/x",
+    ):
         with pytest.raises(ConfigError):
             Address.parse(text)
     for size in ("10X", "", "-1", True, float("inf")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from ..errors import ConfigError
@@ -26,6 +27,8 @@ class Address:
         'http://localhost:8000'
         """
         bare = text.removeprefix("http://").removeprefix("https://").rstrip("/")
+        if ("://" in bare and not text.startswith("unix:")) or re.match(r"[^/]+:\d+/", bare):
+            raise ConfigError(f"{text!r} is not an address: write host:port, no other scheme than http and no path")
         # Any other name without a port is a host whose port was forgotten.
         if "/" in bare or bare.endswith((".sock", ".socket")):
             return cls(socket_path=text.removeprefix("unix:"))

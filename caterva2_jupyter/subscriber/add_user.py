@@ -6,6 +6,7 @@ import argparse
 import secrets
 import sys
 
+from .. import __version__
 from ..config import load_config
 from ..errors import Caterva2Error
 from .users import UserStore
@@ -21,10 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     int
         0, or 1 when the user cannot be added.
     """
-    parser = argparse.ArgumentParser(prog="cat2adduser", description="Add a user to a stand-alone subscriber.")
+    parser = argparse.ArgumentParser(
+        prog="cat2adduser",
+        description="Add a user to a stand-alone subscriber.",
+        epilog="example: cat2adduser -S ada@example.org",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
     parser.add_argument("--id", default="", help="the subscriber's section is [subscriber.ID]")
-    parser.add_argument("--statedir", metavar="DIR", help="the subscriber's state directory")
+    parser.add_argument("--statedir", metavar="DIR", help="the subscriber's state directory (default: _caterva2/sub)")
     parser.add_argument("-S", "--superuser", action="store_true", help="may manage users")
     parser.add_argument("username", help="e-mail address")
     parser.add_argument("password", nargs="?", help="made up when it is not given")

@@ -186,13 +186,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_service_options(parser, "state and cache are", "subscriber")
     parser.add_argument(
-        "--publisher", metavar="URL", action="append", default=[], help="a publisher to follow with no broker"
+        "--publisher",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="a publisher to follow with no broker; may be repeated",
     )
     parser.add_argument(
-        "--upstream", metavar="URL", action="append", default=[], help="another subscriber to follow roots of"
+        "--upstream",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="another subscriber to follow roots of; may be repeated",
     )
     parser.add_argument(
-        "--republish", metavar="ROOT", action="append", default=[], help="announce a followed root at the broker"
+        "--republish",
+        metavar="ROOT",
+        action="append",
+        default=[],
+        help="announce a followed root at the broker; may be repeated",
     )
     options = parser.parse_args(argv)
     try:

@@ -38,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     int
         0 when all that was checked is well, 1 when something is not or no service could be started.
     """
-    parser = argparse.ArgumentParser(prog="python -m caterva2_jupyter.tests", description="Check an installation.")
+    parser = argparse.ArgumentParser(
+        prog="python -m caterva2_jupyter.tests",
+        description="Check an installation, by services of its own or (CATERVA2_USE_EXTERNAL=1) those that run.",
+        epilog="example: python -m caterva2_jupyter.tests -v -k cache",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="name every check, and why one is skipped")
     parser.add_argument("-k", metavar="TEXT", action="append", help="only checks whose names contain this")
     options = parser.parse_args(argv)

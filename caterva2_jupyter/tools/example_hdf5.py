@@ -205,7 +205,9 @@ def _write_unsupported(group: Any) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m caterva2_jupyter.tools.example_hdf5", description="Write an example HDF5 file."
+        prog="python -m caterva2_jupyter.tools.example_hdf5",
+        description="Write an example HDF5 file: one dataset of each kind.",
+        epilog="example: python -m caterva2_jupyter.tools.example_hdf5 root-example.h5",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to write; it must not exist")
     path = parser.parse_args(arguments).file
@@ -215,7 +217,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"'{path}' exists already: remove it, or choose another name", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"cannot write '{path}': {error.strerror or error}", file=sys.stderr)
+        reason = error.strerror or f"[Errno {error.errno}]"
+        if not path.parent.is_dir():
+            reason = f"there is no directory '{path.parent}'"
+        print(f"cannot write '{path}': {reason}", file=sys.stderr)
         return 1
     print(f"Created example HDF5 root: '{path}'")
     return 0

@@ -238,7 +238,11 @@ def main(argv: list[str] | None = None) -> int:
     int
         0, or 1 when the subscriber cannot be reached.
     """
-    parser = argparse.ArgumentParser(prog="cat2tui", description="Browse the roots of a Caterva2 subscriber.")
+    parser = argparse.ArgumentParser(
+        prog="cat2tui",
+        description="Browse the roots of a Caterva2 subscriber.",
+        epilog="example: cat2tui --subscriber http://localhost:8002",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add_connection_options(parser)
     options = parser.parse_args(argv)

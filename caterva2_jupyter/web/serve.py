@@ -25,7 +25,8 @@ from typing import Protocol
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from ..config import Address, NetworkConfig
+from .. import __version__
+from ..config import LOG_LEVELS, SETTINGS, Address, NetworkConfig
 from ..errors import ConfigError
 from .allocator import keep_buffers
 
@@ -226,23 +227,42 @@ def _cannot_listen(address: Address, error: OSError) -> str:
     return f"cannot listen at {address} ({error.strerror or error}): choose another address with --http"
 
 
-def add_service_options(parser: argparse.ArgumentParser, kept: str, section: str = "") -> None:
-    """Add the options that the programs of all services have.
+_EXAMPLES = {
+    "broker": "cat2bro --http localhost:8000",
+    "publisher": "cat2pub climate /data/climate --broker localhost:8000",
+    "subscriber": "cat2sub --broker localhost:8000",
+}
+
+
+def add_service_options(parser: argparse.ArgumentParser, kept: str, section: str = "broker") -> None:
+    """Add the options that the programs of all services have, and an example to the help.
 
     Parameters
     ----------
     kept : str
         What is kept in the state directory.
     section : str
-        Section of the configuration of a service that there may be several of, and that may have a broker.
+        Section of the configuration; of publishers and subscribers there may be several, which have a broker.
     """
+    parser.epilog = f"example: {_EXAMPLES[section]}"
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--conf", metavar="FILE", help="configuration file (default: caterva2.toml, if it is there)")
-    if section:
+    if section != "broker":
         parser.add_argument("--id", default="", help=f"use the section [{section}.ID]")
-        parser.add_argument("--broker", metavar="ADDRESS", help="where the broker listens; '' for none")
-    parser.add_argument("--http", metavar="ADDRESS", help="listen at host:port or the path of a unix socket")
-    parser.add_argument("--statedir", metavar="DIR", help=f"where {kept} kept")
-    parser.add_argument("--loglevel", metavar="LEVEL", help="critical, error, warning, info, debug or trace")
+        broker = _default("broker", "http")
+        parser.add_argument(
+            "--broker", metavar="ADDRESS", help=f"where the broker listens; '' for none (default: {broker})"
+        )
+    listen = f"listen at host:port or the path of a unix socket (default: {_default(section, 'http')})"
+    parser.add_argument("--http", metavar="ADDRESS", help=listen)
+    state = f"where {kept} kept (default: {_default(section, 'statedir')})"
+    parser.add_argument("--statedir", metavar="DIR", help=state)
+    levels = f"{', '.join(LOG_LEVELS)} (default: {_default(section, 'loglevel')})"
+    parser.add_argument("--loglevel", metavar="LEVEL", help=levels)
+
+
+def _default(section: str, key: str) -> str:
+    return next(setting.default for setting in SETTINGS if (setting.section, setting.key) == (section, key))
 
 
 def configure_logging(level: str) -> None:
