@@ -161,6 +161,7 @@ def _carry(
 ) -> None:
     """Carry packets until terminated; answers questions on ``control``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(-20)  # a link does not wait for processors
     rng = random.Random(seed)
     counts = {near: 0, far: 0}
     free_at = {near: 0.0, far: 0.0}

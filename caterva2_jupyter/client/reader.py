@@ -25,6 +25,7 @@ from ..core.many_reads import MAX_READS, ManyParser
 from ..core.metadata import Entry, Geometry
 from ..core.selection import Selection
 from ..core.splitting import MAX_SLICE_CHUNKS, split_selection
+from ..core.windows import STREAMS, WINDOW_NBYTES, blocks_per_request
 from ..core.wire import End, Preamble, ReadRequest, RecordParser
 from ..errors import Caterva2Error, DatasetChangedError, IntegrityError, NotCachedError, SourceUnavailableError
 from .cache_policy import CachePolicy, is_near, read_mode
@@ -38,15 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "load_decoders", "plan_windows"]
 
-WINDOW_CBYTES = 4 << 20
 MAX_WINDOWS = 4096
-WORKERS = 4
 KEPT_VALUES_NBYTES = 4 << 20
 
 Place = Callable[[ChunkProjection, BlockRecord], None]
 
 
-def plan_windows(nblocks: int, block_cbytes: float, window_cbytes: int = WINDOW_CBYTES) -> list[tuple[int, int]]:
+def plan_windows(nblocks: int, block_cbytes: float, window_cbytes: int = WINDOW_NBYTES) -> list[tuple[int, int]]:
     """Runs of a plan's blocks to be asked for at once.
 
     Parameters
@@ -56,7 +55,7 @@ def plan_windows(nblocks: int, block_cbytes: float, window_cbytes: int = WINDOW_
     block_cbytes : float
         Compressed bytes that a block is expected to have.
     window_cbytes : int
-        Compressed bytes that a request should bring.
+        Compressed bytes that a request should bring at most.
 
     Returns
     -------
@@ -68,7 +67,7 @@ def plan_windows(nblocks: int, block_cbytes: float, window_cbytes: int = WINDOW_
     >>> plan_windows(10, 1000, 4000)
     [(0, 4), (4, 8), (8, 10)]
     """
-    per_window = max(1, int(window_cbytes / max(block_cbytes, 1.0)), -(-nblocks // MAX_WINDOWS))
+    per_window = max(blocks_per_request(nblocks, block_cbytes, window_cbytes), -(-nblocks // MAX_WINDOWS))
     return [(first, min(first + per_window, nblocks)) for first in range(0, nblocks, per_window)]
 
 
@@ -467,7 +466,7 @@ class Reader:
             while True:
                 for piece in todo:
                     waiting.add(pool.submit(self._fetch, root, entry, plan, piece, place, stopped))
-                    if len(waiting) >= WORKERS:
+                    if len(waiting) >= STREAMS:
                         break
                 if not waiting:
                     return
@@ -482,7 +481,7 @@ class Reader:
 
     def _workers(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = (os.getpid(), ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-read"))
+            self._pool = (os.getpid(), ThreadPoolExecutor(STREAMS, thread_name_prefix="caterva2-read"))
         return self._pool[1]
 
     def _fetch(self, root: str, entry: Entry, plan: BlockPlan, piece: _Piece, place: Place, stopped: Event) -> int:

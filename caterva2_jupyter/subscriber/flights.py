@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.blocks import WHOLE, BlockRecord
+from ..core.metadata import Entry
 from ..errors import SourceUnavailableError
 from ..storage.block_cache import CachedVersion
 
@@ -50,7 +51,7 @@ class Flight:
 class Flights:
     """Which blocks are being fetched, and by whom: a second reader waits for the first one's request.
 
-    Until a dataset's chunks are seen to come in blocks, one request per chunk is under way at a time: a
+    Until a dataset's chunks are known to come in blocks, one request per chunk is under way at a time: a
     chunk that cannot be cut comes whole, whichever of its blocks is asked for.
 
     Parameters
@@ -118,8 +119,13 @@ class Flights:
             self._land(flight)
             flight.task.cancel()
 
+    def expect(self, version: CachedVersion, entry: Entry) -> None:
+        """Go by what the entry of a version says of its chunks, until one was seen."""
+        if version.key not in self._cut and _has_blocks(entry):
+            self._cut[version.key] = True
+
     def is_cut(self, version: CachedVersion) -> bool:
-        """Were chunks of this version seen to come in blocks?"""
+        """Are chunks of this version known to come in blocks?"""
         return self._always_cut or self._cut.get(version.key, False)
 
     def learn(self, version: CachedVersion, record: BlockRecord) -> None:
@@ -140,6 +146,12 @@ class Flights:
         for flight in flights:
             flight.task.cancel()
         await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+
+
+def _has_blocks(entry: Entry) -> bool:
+    """Do chunks of a dataset come in blocks, as far as its entry tells? If they do not, some come twice at first."""
+    filters = entry.storage.get("filters")
+    return "codec" in entry.storage and isinstance(filters, list) and "delta" not in filters
 
 
 def _slice_key(version: CachedVersion, digest: str) -> tuple[str, int, int]:

@@ -16,15 +16,12 @@ from ..core.chunk_grid import BlockPlan
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry, Geometry
 from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
+from ..core.windows import STREAMS, WINDOW_NBYTES, blocks_per_request
 from ..core.wire import ReadRequest
 from ..errors import RequestError
 
 __all__ = ["Segment", "Segments"]
 
-WINDOW_NBYTES = 1 << 20
-"""Compressed bytes of what the first upstream request brings, about."""
-LATER_WINDOWS = 4
-"""How much more those after it bring: a request costs as much as reading some 500 kB."""
 MAX_WINDOW_BLOCKS = 16_384
 MAX_REPEATED_ITEMS = 1000
 MIN_RATIO = 1 / 16
@@ -57,12 +54,19 @@ class Segment:
             narrow = _narrowed(geometry, Selection.from_json(selection, geometry.shape), [n for n, _, _ in self.chunks])
             chunks, first = ((p.nchunk, p.blocks) for p in BlockPlan(geometry, narrow)), 0
             selection = narrow.to_json()
-        asked = np.concatenate([np.isin(ids, wanted.get(n, ())) for n, ids in chunks])
+        asked = np.concatenate([_asked(ids, wanted.get(n)) for n, ids in chunks])
         places = np.flatnonzero(asked)
         start, stop = int(places[0]), int(places[-1]) + 1
         held = ~asked[start:stop]
         window = (first + start, first + stop)
         return replace(request, selection=selection, window=window, held=held if held.any() else None)
+
+
+def _asked(blocks: Ints, wanted: Ints | None) -> Bits:
+    """Which of a chunk's blocks are among those that are wanted."""
+    if wanted is None or len(wanted) == len(blocks):
+        return np.full(len(blocks), wanted is not None)
+    return np.isin(blocks, wanted)
 
 
 def _narrowed(geometry: Geometry, selection: Selection, nchunks: list[int]) -> Selection:
@@ -82,7 +86,7 @@ def _narrowed(geometry: Geometry, selection: Selection, nchunks: list[int]) -> S
 
 
 class Segments:
-    """Cuts a read in segments, of about ``WINDOW_NBYTES`` compressed at first. Used in one thread at a time."""
+    """Cuts a read in segments, of ``WINDOW_NBYTES`` compressed at most, about. Used in one thread at a time."""
 
     def __init__(self, entry: Entry, request: ReadRequest) -> None:
         geometry = entry.geometry
@@ -99,7 +103,8 @@ class Segments:
         self._projections = plan.window(first, stop) if request.window else iter(plan)
         self._rest: tuple[int, Ints] | None = None
         self._whole = -1
-        self._has_begun = False
+        # A window is a share already: whoever asks for it has others under way.
+        self._nshared = plan.nblocks * STREAMS if request.window else plan.nblocks
         self._block_nbytes = _block_nbytes(geometry, entry)
         self._block_cbytes = float(self._block_nbytes)
         if entry.cbytes and entry.nbytes:
@@ -142,8 +147,7 @@ class Segments:
     def next(self) -> Segment | None:
         """The next segment that has something wanted in it."""
         chunks: list[tuple[int, Ints, Bits | None]] = []
-        window = WINDOW_NBYTES * (LATER_WINDOWS if self._has_begun else 1)
-        most = int(max(1, min(window / self._block_cbytes, MAX_WINDOW_BLOCKS)))
+        most = min(blocks_per_request(self._nshared, self._block_cbytes, WINDOW_NBYTES), MAX_WINDOW_BLOCKS)
         nwanted = 0
         first = self._position
         for nchunk, ids in self._runs():
@@ -163,7 +167,6 @@ class Segments:
                 break
         if not chunks:
             return None
-        self._has_begun = True
         return Segment(first, self._position, chunks, int(nwanted * self._block_cbytes))
 
     def _held_of(self, nchunk: int, nblocks: int) -> Bits | None:

@@ -27,6 +27,7 @@ from ..core.fill_policy import Due
 from ..core.metadata import Entry, Geometry
 from ..core.reduce_request import ReduceRequest
 from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
+from ..core.windows import STREAMS
 from ..core.wire import ReadRequest
 from ..errors import (
     Caterva2Error,
@@ -54,12 +55,12 @@ from .segments import Segment, Segments
 __all__ = ["CachedSource", "RemoteSource"]
 
 REMEMBERED_ENTRIES = 1000
-FETCHES = 8
+FETCHES = STREAMS
 SMALL_FETCHES = 32
 """Exact slices and small reads fetched at once: who waits for one waits for a round trip."""
 AHEAD_NBYTES = 64 << 20
 """Compressed bytes that all readers of a source together hold ahead of their consumers, about."""
-PUT_NBYTES = 1 << 20
+PUT_NBYTES = 4 << 20
 SMALL_NBYTES = 64 << 10
 """Bytes of a read that goes upstream together with others, about: longer ones would keep those behind them waiting."""
 FEW_CHUNKS = 16
@@ -90,7 +91,7 @@ class CachedSource:
 
     Notes
     -----
-    A read is cut in segments of about 1 MiB, of which up to 8 are fetched at once and handed out in order.
+    A read is cut in segments of some MiB, of which up to 8 are fetched at once and handed out in order.
     What comes is handed out as it came, and kept on the way: a full disk costs the cache, not the read.
     """
 
@@ -203,6 +204,7 @@ class CachedSource:
         version = begun.version
         if is_newest:
             self.fills.end_others(version)
+        self._flights.expect(version, entry)
         adoption = await self._adoptions.begin(version, entry, begun.request)
         if begun.wanted is not None and not begun.wanted.kept and adoption is not None and request.mode == "auto":
             # What an older version has of these blocks is cheaper than any answer.

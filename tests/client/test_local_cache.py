@@ -514,7 +514,6 @@ def test_a_forked_child_reads_too(kept: Kept, pool: ThreadPoolExecutor) -> None:
 def test_the_reader_falls_back_piece_by_piece(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     from caterva2_jupyter.client import reader as module
 
-    monkeypatch.setattr(module, "WINDOW_CBYTES", 1)
     monkeypatch.setattr(module, "plan_windows", lambda n, c: [(i, min(i + 3, n)) for i in range(0, n, 3)])
     kept.keep(selected(np.s_[:40]))
     asked: list[int] = []

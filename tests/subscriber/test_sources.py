@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from caterva2_jupyter.errors import (
 from caterva2_jupyter.storage import block_cache
 from caterva2_jupyter.storage.block_cache import BlockCache
 from caterva2_jupyter.subscriber import segments, sources
+from caterva2_jupyter.subscriber.flights import Flights
 from caterva2_jupyter.subscriber.sources import CachedSource, RemoteSource
 from caterva2_jupyter.testing import Origin, SourceContract, open_origin, read_array
 from caterva2_jupyter.web.outgoing_session import open_session
@@ -200,7 +202,7 @@ def test_a_large_read_is_fetched_in_windows_some_at_once(tmp_path: Path, monkeyp
 
     async def scenario(net: Network) -> None:
         assert np.array_equal(await net.read(), GRID)
-        assert 16 * 30 // 48 <= len(net.upstream.reads) <= 16 * 30 // 32 + 1  # the first one brings less
+        assert 16 * 30 // 12 <= len(net.upstream.reads) <= 16 * 30 // 8
         assert len(net.upstream.sent) == len(set(net.upstream.sent)) == 16 * 30
         assert net.cached._ahead_nbytes == 0
 
@@ -209,7 +211,6 @@ def test_a_large_read_is_fetched_in_windows_some_at_once(tmp_path: Path, monkeyp
 
 def test_a_slow_consumer_holds_upstream_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "WINDOW_NBYTES", 8_000)
-    monkeypatch.setattr(segments, "LATER_WINDOWS", 1)
     monkeypatch.setattr(sources, "AHEAD_NBYTES", 30_000)
 
     async def scenario(net: Network) -> None:
@@ -243,7 +244,6 @@ def test_long_lists_of_positions_are_not_sent_with_every_window(
 ) -> None:
     monkeypatch.setattr(segments, "MAX_REPEATED_ITEMS", 20)
     monkeypatch.setattr(segments, "WINDOW_NBYTES", 8_000)
-    monkeypatch.setattr(segments, "LATER_WINDOWS", 1)
 
     async def scenario(net: Network) -> None:
         rng = np.random.default_rng(4)
@@ -292,6 +292,24 @@ def test_chunks_that_cannot_be_cut_come_once(tmp_path: Path, monkeypatch: pytest
                 came = [record.nchunk async for record in stream.records]
                 assert came == list(range(16))
         assert sorted(upstream.sent) == [(n, 0xFFFFFFFF) for n in range(16)]
+
+    play(tmp_path, scenario)
+
+
+def test_what_a_catalog_says_of_chunks_is_believed_until_one_was_seen(tmp_path: Path) -> None:
+    """Else a cold read would wait for the first chunk before it asks for more of it."""
+
+    async def scenario(net: Network) -> None:
+        entry = await net.cached.entry("grid.b2nd")
+        version = net.cached._cache.open(entry, "foo")
+        for filters, is_cut in (["shuffle"], True), ([], True), (["delta"], False), (None, False):
+            storage = {"codec": "zstd"} | ({} if filters is None else {"filters": filters})
+            flights = Flights()
+            flights.expect(version, replace(entry, storage=storage))
+            assert flights.is_cut(version) == is_cut
+            flights.learn(version, whole_record(0, 0, b"a chunk"))
+            flights.expect(version, replace(entry, storage=storage))
+            assert not flights.is_cut(version)
 
     play(tmp_path, scenario)
 
