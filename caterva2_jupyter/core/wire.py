@@ -334,10 +334,10 @@ def encode_end(nrecords: int, seed: int) -> bytes:
     return _encode(_END, seed, nrecords, b"", b"", 0, 0)
 
 
-def encode_answer(entry: Entry, with_entry: bool, records: Sequence[BlockRecord]) -> bytes:
-    """A whole answer of blocks."""
+def encode_answer(entry: Entry, preamble: bytes, records: Sequence[BlockRecord]) -> bytes:
+    """A whole answer of blocks, after its preamble."""
     seed = checksum_seed(entry.id, entry.version)
-    parts: list[bytes | bytearray | memoryview] = [encode_preamble(entry, with_entry)]
+    parts: list[bytes | bytearray | memoryview] = [preamble]
     for record in records:
         parts += encode_record(record, seed)
     parts.append(encode_end(len(records), seed))

@@ -15,6 +15,7 @@ from ..config import PublisherConfig, load_config
 from ..errors import ConfigError
 from ..storage.threaded_source import ThreadedSource
 from ..web.access import RequestGuard, network_policy
+from ..web.direct_reads import DirectReads
 from ..web.mac_answers import mac_settings
 from ..web.openapi import openapi_routes
 from ..web.publishing_link import BrokerLink
@@ -60,7 +61,8 @@ def make_app(publisher: ServedRoot) -> Application:
     routes.append((ANNOUNCE_ROUTE, bind(AnnounceAnswers, ServiceHandler), announce))
     routes += openapi_routes("publisher", routes)
     guard = RequestGuard.for_service(config.http, config.advertise)
-    return make_application(routes, guard, mac_settings(config.network))
+    direct_reads = DirectReads(publisher.threaded_source, guard, read)
+    return make_application(routes, guard, mac_settings(config.network), direct_reads)
 
 
 FIRST_SCAN_S = 5.0

@@ -13,15 +13,29 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders
 from tornado.web import RequestHandler
 
 from ..config import Address, NetworkConfig
 from ..errors import AccessDeniedError
 
-__all__ = ["AccessPolicy", "NetworkToken", "Open", "RequestGuard", "bearer_token", "network_policy"]
+__all__ = ["SERVICE_HEADERS", "AccessPolicy", "NetworkToken", "Open", "RequestGuard", "bearer_token", "network_policy"]
 
 Scope = Literal["publish", "read"]
+SERVICE_HEADERS = {
+    "Server": "caterva2-jupyter",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What every answer of a stand-alone service has."""
+
+
+class HasHeaders(Protocol):
+    """A request, as far as it is looked at here."""
+
+    @property
+    def headers(self) -> HTTPHeaders: ...
 
 
 class AccessPolicy(Protocol):
@@ -42,6 +56,10 @@ class Open:
     """Everybody may."""
 
     def user(self, handler: RequestHandler) -> str | None:
+        return self.named_by(handler.request)
+
+    def named_by(self, request: HasHeaders) -> str | None:
+        """As ``user``, of a request that has no handler yet."""
         return "anonymous"
 
 
@@ -61,7 +79,11 @@ class NetworkToken:
         self._known = tuple(t for t in known if t and t not in self._accepted)
 
     def user(self, handler: RequestHandler) -> str | None:
-        token = bearer_token(handler.request)
+        return self.named_by(handler.request)
+
+    def named_by(self, request: HasHeaders) -> str | None:
+        """As ``user``, of a request that has no handler yet."""
+        token = bearer_token(request)
         if token is None:
             return None
         if _is_one_of(token, self._accepted):
@@ -71,7 +93,7 @@ class NetworkToken:
         return None
 
 
-def network_policy(network: NetworkConfig, scope: Scope) -> AccessPolicy:
+def network_policy(network: NetworkConfig, scope: Scope) -> Open | NetworkToken:
     """The policy of a route between services: open when no token is set for that scope."""
     token = network.publish_token if scope == "publish" else network.read_token
     if not token:
@@ -81,7 +103,7 @@ def network_policy(network: NetworkConfig, scope: Scope) -> AccessPolicy:
     return NetworkToken([token, bearers[scope]], known)
 
 
-def bearer_token(request: HTTPServerRequest) -> str | None:
+def bearer_token(request: HasHeaders) -> str | None:
     """The token in the ``Authorization`` header; never one from the URL, which would be logged."""
     kind, _, token = request.headers.get("Authorization", "").strip().partition(" ")
     token = token.strip()
@@ -120,7 +142,7 @@ class RequestGuard:
         names = {"localhost", "127.0.0.1", "::1", address.host.lower()}
         return cls(frozenset(names | {u.hostname for u in parsed if u.hostname}), origins)
 
-    def check(self, request: HTTPServerRequest, *, changes_state: bool) -> None:
+    def check(self, request: HasHeaders, *, changes_state: bool) -> None:
         """Let the request pass, or not.
 
         Parameters

@@ -12,10 +12,12 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.web import Application, HTTPError, RequestHandler
 
 from ..errors import (
@@ -27,7 +29,8 @@ from ..errors import (
     TooManyRequestsError,
     error_to_json,
 )
-from .access import AccessPolicy, Open, RequestGuard
+from .access import SERVICE_HEADERS, AccessPolicy, Open, RequestGuard
+from .direct_reads import DirectRead, DirectReads
 
 __all__ = ["HealthHandler", "JsonAnswers", "Route", "ServiceHandler", "make_application", "strong_etag"]
 
@@ -151,10 +154,8 @@ class ServiceHandler(JsonAnswers):
         self._policy = policy
 
     def set_default_headers(self) -> None:
-        self.set_header("Server", "caterva2-jupyter")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        for name, value in SERVICE_HEADERS.items():
+            self.set_header(name, value)
         self.set_header("Cache-Control", "no-cache")
 
     def prepare(self) -> None:
@@ -208,7 +209,22 @@ def _log_request(handler: RequestHandler) -> None:
     )  # fmt: skip
 
 
-def make_application(routes: Sequence[Route], guard: RequestGuard, settings: Mapping[str, Any] = {}) -> Application:
+class _Application(Application):
+    """Routes, and reads that are answered before one is looked for."""
+
+    direct_reads: DirectReads | None = None
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        usual = partial(super().start_request, server_conn, request_conn)
+        return usual() if self.direct_reads is None else DirectRead(self.direct_reads, request_conn, usual)
+
+
+def make_application(
+    routes: Sequence[Route],
+    guard: RequestGuard,
+    settings: Mapping[str, Any] = {},
+    direct_reads: DirectReads | None = None,
+) -> Application:
     """The application of a stand-alone service.
 
     Parameters
@@ -218,6 +234,8 @@ def make_application(routes: Sequence[Route], guard: RequestGuard, settings: Map
     guard : RequestGuard
     settings : mapping
         More settings of Tornado's, or others than ours.
+    direct_reads : DirectReads, optional
+        Answers small reads by itself; not where settings have transforms, which it does not know.
     """
     for pattern, handler, _ in routes:
         if not issubclass(handler, ServiceHandler):
@@ -232,4 +250,7 @@ def make_application(routes: Sequence[Route], guard: RequestGuard, settings: Map
         "websocket_ping_timeout": PING_INTERVAL_S,
         "websocket_max_message_size": 64 << 20,
     }
-    return Application(list(routes), **{**defaults, **settings})
+    application = _Application(list(routes), **{**defaults, **settings})
+    if "transforms" not in settings:
+        application.direct_reads = direct_reads
+    return application

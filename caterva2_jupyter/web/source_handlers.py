@@ -241,14 +241,17 @@ class SourceAnswers(JsonAnswers):
         """The roots, as whoever sent the request sees them."""
         if self._seen is None:
             directory = self._directory
-            self._seen = directory.seen_by(self.current_user) if isinstance(directory, VisitedDirectory) else directory
+            # ``isinstance`` of a protocol looks at all that it has, each time.
+            if hasattr(directory, "seen_by"):
+                directory = cast("VisitedDirectory", directory).seen_by(self.current_user)
+            self._seen = directory
         return self._seen
 
     def source_of(self, root: str) -> Source:
         name = parse_root_name(root)
         asker = self.request.headers.get(ASKER_HEADER)
-        if asker and isinstance(self.sources, LoopGuard):
-            self.sources.check_asker(name, asker)
+        if asker and (check_asker := getattr(self.sources, "check_asker", None)) is not None:
+            check_asker(name, asker)
         return self.sources.source(name)
 
     def not_modified(self, etag: str) -> bool:
@@ -285,6 +288,8 @@ class SourceAnswers(JsonAnswers):
         body, they go to the stream as they are.
         """
         connection = self.request.connection
+        if nbytes >= PIECE_NBYTES and not self._headers_written and not self._transforms:
+            self.flush()  # the head by itself: what goes with it is copied
         is_chunked = isinstance(connection, HTTP1Connection) and connection._chunking_output
         if not is_chunked or self._transforms or self._write_buffer:
             self.write(b"".join(parts))
@@ -395,7 +400,7 @@ class ReadAnswers(SourceAnswers):
             entry, records = found
             self.set_header("Content-Type", RECORDS_TYPE)
             self.set_header("Cache-Control", "no-store")
-            self.write(encode_answer(entry, request.version is None, records))
+            self.write(encode_answer(entry, encode_preamble(entry, request.version is None), records))
             return
         with self.limits.reads.hold(self.client_key()):
             await self.while_connected(self._answer(source, request))
