@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.codec import decode_chunk_bytes
 from .boxes import Answer, keyed, read_box, values_answer
 from .frames import chunk, frame
 from .records import Buffer
@@ -37,7 +38,13 @@ def box(arguments: Mapping[str, Any], parts: Iterator[Sequence[Buffer]]) -> Answ
     return {"shape": list(values.shape)}, [raw]
 
 
-JOBS: Mapping[str, Job] = {"chunk": chunk}
+def chunk_bytes(arguments: Mapping[str, Any], buffers: Sequence[Buffer]) -> Answer:
+    """What is in a chunk that is not part of an array, of ``max_nbytes`` at most."""
+    (data,) = buffers
+    return {}, [decode_chunk_bytes(bytes(data), int(arguments["max_nbytes"])).data]
+
+
+JOBS: Mapping[str, Job] = {"chunk": chunk, "chunk_bytes": chunk_bytes}
 STREAMED: Mapping[str, StreamedJob] = {
     "box": box,
     "frame": frame,

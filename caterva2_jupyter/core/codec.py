@@ -187,6 +187,46 @@ def _compress(raw: bytes | memoryview, itemsize: int, block_nbytes: int, fast: b
     return bytes(chunk)
 
 
+def stored_chunk_bytes(chunk: bytes, max_nbytes: int) -> Bytes | None:
+    """What is in a chunk that is not compressed; None when it has to be decoded.
+
+    Raises
+    ------
+    IntegrityError
+        When it is truncated, or claims more than ``max_nbytes``.
+    """
+    if len(chunk) < HEADER_NBYTES:
+        raise IntegrityError("truncated chunk")
+    (nbytes,) = struct.unpack_from("<i", chunk, 4)
+    if not 0 <= nbytes <= max_nbytes:
+        raise IntegrityError(f"a chunk of {nbytes} bytes where at most {max_nbytes} are expected")
+    if nbytes == 0:
+        return np.empty(0, np.uint8)
+    if parse_layout(chunk, len(chunk)).kind != "memcpy":
+        return None
+    return np.frombuffer(chunk, np.uint8, nbytes, HEADER_NBYTES)
+
+
+DecodeChunk = Callable[[bytes, int], Bytes]
+"""A chunk that is not part of an array (an index, a metalayer) decoded: told the bytes that it may have at most."""
+
+
+def decode_chunk_bytes(chunk: bytes, max_nbytes: int) -> Bytes:
+    """Decode a chunk that is not part of an array, here.
+
+    Raises
+    ------
+    IntegrityError
+        When it does not decode, or claims more than ``max_nbytes``.
+    """
+    stored = stored_chunk_bytes(chunk, max_nbytes)
+    if stored is not None:
+        return stored
+    (nbytes,) = struct.unpack_from("<i", chunk, 4)
+    geometry = Geometry((nbytes,), (nbytes,), (nbytes,), np.dtype("u1"), padded=False)
+    return decode_record(whole_record(0, 0, chunk), geometry)
+
+
 def encode_blocks(
     seed: int, nchunk: int, ids: Sequence[int], raw: bytes | memoryview, geometry: Geometry, fast: bool = False
 ) -> BlockRecord:

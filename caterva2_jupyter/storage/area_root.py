@@ -17,6 +17,7 @@ from pathlib import Path
 from ..compute.stored_expression import EXPRESSION_KEY, MAX_STORED_NBYTES, StoredExpression
 from ..core.assembly import Assembler
 from ..core.chunk_grid import BlockPlan
+from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..core.metadata import Entry
 from ..core.selection import AxisRange, Selection
 from ..errors import IntegrityError, InvalidPathError, RequestError, UnsupportedDatasetError
@@ -68,7 +69,7 @@ class AreaDescriber(EntryDescriber):
                     generation = frame.generation
                 if not is_published_expression(header):
                     return self.describe_frame(place)
-                stored = published_expression(header, vlmeta, self._directory)
+                stored = published_expression(header, vlmeta, self._directory, self._decode)
         except UnsupportedDatasetError as error:
             return [(self.unsupported(place, str(error), generation), generation.stamp)]
         except (IntegrityError, RequestError, InvalidPathError) as error:
@@ -107,6 +108,8 @@ class AreaRoot(DirectoryRoot):
         Ids of datasets are made with it.
     hdf5 : callable or None
         Makes the ``StoredTree`` of an HDF5 file.
+    decode : DecodeChunk
+        For indexes and metalayers of uploaded files: elsewhere than in a service's own process.
     """
 
     # Whatever is uploaded is shown, whatever its name; what is not complete is elsewhere.
@@ -115,9 +118,15 @@ class AreaRoot(DirectoryRoot):
     _describer_class = AreaDescriber
     _decodes = False
 
-    def __init__(self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        owner_id: str,
+        hdf5: StoredTreeFactory | None = None,
+        decode: DecodeChunk = decode_chunk_bytes,
+    ) -> None:
         # Files appear complete, by being renamed: one that cannot be opened will not be any better later.
-        super().__init__(path, owner_id, hdf5, patience_s=0.0)
+        super().__init__(path, owner_id, hdf5, patience_s=0.0, decode=decode)
 
     def _unit_names(self, unit: str) -> tuple[str, str]:
         if not unit:

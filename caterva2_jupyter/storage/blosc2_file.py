@@ -36,14 +36,13 @@ from ..core.blocks import (
     parse_layout,
     whole_record,
 )
-from ..core.codec import decode_record, encode_blocks, is_portable
+from ..core.codec import DecodeChunk, decode_chunk_bytes, decode_record, encode_blocks, is_portable
 from ..core.metadata import MAX_CHUNK_NBYTES, Geometry
 from ..errors import DatasetChangedError, DatasetNotFoundError, IntegrityError, UnsupportedDatasetError
 from .frame_format import (
     MAX_TRAILER_NBYTES,
     TRAILER_TAIL_NBYTES,
     FrameHeader,
-    decode_chunk_bytes,
     frame_nbytes,
     header_nbytes,
     parse_array_meta,
@@ -205,8 +204,13 @@ class FrameFile(ABC):
         self._layouts[nchunk] = prefix, layout
         self._layouts_nbytes += len(prefix) + layout.offsets.nbytes + layout.sizes.nbytes + 512
 
-    def read_index(self) -> FrameIndex:
+    def read_index(self, decode: DecodeChunk = decode_chunk_bytes) -> FrameIndex:
         """Read and check all but the chunks.
+
+        Parameters
+        ----------
+        decode : DecodeChunk
+            For the chunk that has the offsets of all others.
 
         Raises
         ------
@@ -224,7 +228,7 @@ class FrameFile(ABC):
         vlmeta = self._read_trailer(header)
         refuse_special_frames(header)
         meta = parse_array_meta(header)
-        offsets = self._read_offsets(header)
+        offsets = self._read_offsets(header, decode)
         probe = self._probe(header, offsets, stamp, latest)
         if meta is None:
             geometry = _frame_geometry(header, probe)
@@ -260,7 +264,7 @@ class FrameFile(ABC):
             return {}
         return parse_trailer(self.read_index_file(length, header.frame_nbytes - length))
 
-    def _read_offsets(self, header: FrameHeader) -> npt.NDArray[np.int64]:
+    def _read_offsets(self, header: FrameHeader, decode: DecodeChunk) -> npt.NDArray[np.int64]:
         if header.nbytes == 0:
             return np.empty(0, np.int64)
         position = self.index_position(header)
@@ -274,7 +278,7 @@ class FrameFile(ABC):
             raise UnsupportedDatasetError(f"{nbytes // 8} chunks of different sizes, which are not served")
         if header.nchunks > _MAX_CHUNKS:
             raise UnsupportedDatasetError(f"{header.nchunks} chunks, which are more than {_MAX_CHUNKS}")
-        offsets = decode_chunk_bytes(self.read_index_file(cbytes, position), nbytes).view("<i8").astype(np.int64)
+        offsets = decode(self.read_index_file(cbytes, position), nbytes).view("<i8").astype(np.int64)
         self.check_chunks(header, offsets)
         return offsets
 

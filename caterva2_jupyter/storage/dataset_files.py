@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 from ..core.blocks import BlockRecord, checksum_seed
+from ..core.codec import DecodeChunk
 from ..core.metadata import Entry
 from ..core.paths import parents
 from ..errors import (
@@ -49,13 +50,22 @@ class DatasetFiles:
     trees : StoredTrees
     stored_at : callable
         Path in the directory of the file of an entry that is not inside of another.
+    decode : DecodeChunk
+        For indexes and metalayers of Blosc2 files.
     decodes : bool
         Encode chunks anew that readers could not decode.
     """
 
     def __init__(
-        self, directory: Path, trees: StoredTrees, stored_at: Callable[[Entry], str], *, decodes: bool
+        self,
+        directory: Path,
+        trees: StoredTrees,
+        stored_at: Callable[[Entry], str],
+        decode: DecodeChunk,
+        *,
+        decodes: bool,
     ) -> None:
+        self._decode = decode
         self._directory, self._trees, self._stored_at, self._decodes = directory, trees, stored_at, decodes
         self._lock = Lock()
         self._indices: OrderedDict[tuple[str, str], FrameIndex] = OrderedDict()
@@ -95,7 +105,7 @@ class DatasetFiles:
     def attributes(self, entry: Entry) -> Entry:
         if entry.storage.get("format") in _FRAME_FORMATS:
             with self._frame(entry) as (_, index):
-                attrs, _ = frame_attrs(index)
+                attrs, _ = frame_attrs(index, self._decode)
                 return replace(entry, attrs=attrs, attrs_inline=True)
         with self._changes_told(entry):
             found = self._trees.find(entry)
@@ -204,7 +214,7 @@ class DatasetFiles:
                 return held
         if version_tag(frame.stamp()[0], entry.geometry) != entry.version:
             raise DatasetChangedError(_changed(entry))  # perhaps half-written by now: nothing to look into
-        index = frame.read_index()
+        index = frame.read_index(self._decode)
         with self._lock:
             if key not in self._indices:
                 self._indices[key] = index

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.attributes import INLINE_ATTRS_NBYTES, attrs_tag
+from ..core.codec import DecodeChunk
 from ..core.group_file import GROUP_FILE, MAX_GROUP_FILE_NBYTES, parse_group_file
 from ..core.metadata import HDF5_MEDIA_TYPE, Entry, EntryKind, dataset_id
 from ..core.paths import join, name
@@ -60,9 +61,13 @@ class EntryDescriber:
     trees : StoredTrees
     patience_s : float
         How long after its last change a file that cannot be opened counts as still being written.
+    decode : DecodeChunk
     """
 
-    def __init__(self, directory: Path, owner_id: str, trees: StoredTrees, patience_s: float) -> None:
+    def __init__(
+        self, directory: Path, owner_id: str, trees: StoredTrees, patience_s: float, decode: DecodeChunk
+    ) -> None:
+        self._decode = decode
         self._directory, self._owner_id, self._trees = directory, owner_id, trees
         self._patience_ns = int(patience_s * 1e9)
         self._types = MimeTypes()
@@ -108,7 +113,7 @@ class EntryDescriber:
     def describe_frame(self, place: Place) -> list[StampedEntry]:
         with open_frame(self._directory, place.real) as frame:
             try:
-                index = frame.read_index()
+                index = frame.read_index(self._decode)
             except UnsupportedDatasetError as error:
                 stamp = frame.stamp()[0]
                 entry = self.unsupported(place, str(error), frame.generation)
@@ -124,7 +129,7 @@ class EntryDescriber:
 
     def _frame_entry(self, place: Place, frame: FrameFile, index: FrameIndex) -> Entry:
         header, geometry = index.header, index.geometry
-        attrs, skipped = frame_attrs(index)
+        attrs, skipped = frame_attrs(index, self._decode)
         tag = attrs_tag(attrs) if attrs else ""
         inline = _are_inline(attrs)
         storage = {"format": "b2nd" if index.is_array else "b2frame", **header.storage()}

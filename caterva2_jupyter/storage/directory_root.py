@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..core.blocks import BlockRecord
 from ..core.chunk_grid import ChunkProjection
+from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..core.events import Event
 from ..core.group_file import GROUP_FILE
 from ..core.metadata import Entry
@@ -68,6 +69,8 @@ class DirectoryRoot(Root):
         Makes the ``StoredTree`` of an HDF5 file; None: they are files like any other.
     patience_s : float
         How long after its last change a file that cannot be opened counts as still being written.
+    decode : DecodeChunk
+        For indexes and metalayers of Blosc2 files.
 
     Notes
     -----
@@ -79,12 +82,17 @@ class DirectoryRoot(Root):
     _decodes = True  # chunks that have to be encoded anew for others
 
     def __init__(
-        self, path: Path, owner_id: str, hdf5: StoredTreeFactory | None = None, patience_s: float = 10.0
+        self,
+        path: Path,
+        owner_id: str,
+        hdf5: StoredTreeFactory | None = None,
+        patience_s: float = 10.0,
+        decode: DecodeChunk = decode_chunk_bytes,
     ) -> None:
         self.watched = Path(os.path.abspath(path))
         self._trees = StoredTrees(self.watched, owner_id, hdf5)
-        self._describer = self._describer_class(self.watched, owner_id, self._trees, patience_s)
-        self._files = DatasetFiles(self.watched, self._trees, self._stored_at, decodes=self._decodes)
+        self._describer = self._describer_class(self.watched, owner_id, self._trees, patience_s, decode)
+        self._files = DatasetFiles(self.watched, self._trees, self._stored_at, decode, decodes=self._decodes)
         self._directories: set[str] = set()  # groups, and sparse frames
         self._links: dict[str, str] = {}
         self._unsettled: set[str] = set()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.attributes import encode_attrs
+from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..core.exact_attributes import EXACT_KEY, exact_attrs
 from .blosc2_file import FrameIndex
 from .frame_format import decode_metalayer, decode_vlmeta
@@ -16,9 +17,9 @@ from .frame_format import decode_metalayer, decode_vlmeta
 __all__ = ["frame_attrs", "frame_dims"]
 
 
-def frame_attrs(index: FrameIndex) -> tuple[dict[str, Any], dict[str, str]]:
+def frame_attrs(index: FrameIndex, decode: DecodeChunk = decode_chunk_bytes) -> tuple[dict[str, Any], dict[str, str]]:
     """Attributes as JSON forms, and why those are left out that have none."""
-    values, skipped = decode_vlmeta(index.vlmeta)
+    values, skipped = decode_vlmeta(index.vlmeta, decode)
     exact = exact_attrs(values)
     forms, without_form = encode_attrs({k: v for k, v in values.items() if k != EXACT_KEY and k not in exact})
     return forms | exact, skipped | without_form

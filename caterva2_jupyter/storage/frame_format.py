@@ -16,11 +16,8 @@ from typing import Any, cast
 
 import msgpack
 import numpy as np
-import numpy.typing as npt
 
-from ..core.blocks import HEADER_NBYTES, whole_record
-from ..core.codec import decode_record
-from ..core.metadata import Geometry
+from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..errors import IntegrityError, UnsupportedDatasetError
 
 __all__ = [
@@ -30,7 +27,6 @@ __all__ = [
     "TRAILER_TAIL_NBYTES",
     "ArrayMeta",
     "FrameHeader",
-    "decode_chunk_bytes",
     "decode_metalayer",
     "decode_vlmeta",
     "frame_nbytes",
@@ -347,33 +343,16 @@ def parse_trailer(raw: bytes) -> dict[str, bytes]:
         raise IntegrityError("malformed trailer of a Blosc2 frame") from error
 
 
-def decode_chunk_bytes(chunk: bytes, max_nbytes: int) -> npt.NDArray[np.uint8]:
-    """Decode a chunk that is not part of an array (an index, a metalayer).
-
-    Raises
-    ------
-    IntegrityError
-        When it does not decode, or claims more than ``max_nbytes``.
-    """
-    if len(chunk) < HEADER_NBYTES:
-        raise IntegrityError("truncated chunk")
-    (nbytes,) = struct.unpack_from("<i", chunk, 4)
-    if not 0 <= nbytes <= max_nbytes:
-        raise IntegrityError(f"a chunk of {nbytes} bytes where at most {max_nbytes} are expected")
-    if nbytes == 0:
-        return np.empty(0, np.uint8)
-    geometry = Geometry((nbytes,), (nbytes,), (nbytes,), np.dtype("u1"), padded=False)
-    return decode_record(whole_record(0, 0, chunk), geometry)
-
-
-def decode_vlmeta(contents: Mapping[str, bytes]) -> tuple[dict[str, object], dict[str, str]]:
+def decode_vlmeta(
+    contents: Mapping[str, bytes], decode: DecodeChunk = decode_chunk_bytes
+) -> tuple[dict[str, object], dict[str, str]]:
     """Values of the user's metalayers, and why the others have none (name -> reason)."""
     values: dict[str, object] = {}
     skipped: dict[str, str] = {}
     left = MAX_VLMETA_NBYTES
     for name, content in contents.items():
         try:
-            raw = decode_chunk_bytes(content, left).tobytes()
+            raw = decode(content, left).tobytes()
             left -= len(raw)
             values[name] = _unpack_value(raw)
         except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException, IntegrityError) as error:

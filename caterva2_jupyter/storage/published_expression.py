@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ..compute.stored_expression import StoredExpression, checked_operands
+from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..core.metadata import Geometry
 from ..errors import UnsupportedDatasetError
 from .frame_format import FrameHeader, decode_vlmeta, parse_array_meta
@@ -23,7 +24,9 @@ def is_published_expression(header: FrameHeader) -> bool:
     return any(layer in header.metalayers for layer in _LAYERS)
 
 
-def published_expression(header: FrameHeader, vlmeta: Mapping[str, bytes], area: Path) -> StoredExpression:
+def published_expression(
+    header: FrameHeader, vlmeta: Mapping[str, bytes], area: Path, decode: DecodeChunk = decode_chunk_bytes
+) -> StoredExpression:
     """The expression in a frame.
 
     Parameters
@@ -33,6 +36,7 @@ def published_expression(header: FrameHeader, vlmeta: Mapping[str, bytes], area:
         As it is stored.
     area : Path
         Directory of the area that it is in: ``STATEDIR/public``, ``STATEDIR/shared`` or ``STATEDIR/personal/ID``.
+    decode : DecodeChunk
 
     Raises
     ------
@@ -41,7 +45,7 @@ def published_expression(header: FrameHeader, vlmeta: Mapping[str, bytes], area:
     RequestError
         When there is something in it that is not allowed.
     """
-    values, _ = decode_vlmeta(vlmeta)
+    values, _ = decode_vlmeta(vlmeta, decode)
     form = values.get("_LazyArray", values.get("b2o"))
     meta = parse_array_meta(header)
     if not isinstance(form, Mapping) or meta is None or not isinstance(form.get("expression"), str):

@@ -40,6 +40,7 @@ from ..storage.quota import Quota
 from ..storage.upload import Upload
 from ..web.compute_pool import ComputePool
 from .frames import FrameMaker
+from .index_decoder import IndexDecoder
 from .permissions import AREAS, PERSONAL, Visitor
 from .pooled_source import PooledSource
 
@@ -296,6 +297,7 @@ class Areas:
         self.readers = readers
         self._writers = ThreadPoolExecutor(WORKERS, thread_name_prefix="caterva2-areas")
         self._worker = Hdf5Worker()
+        self._decode = IndexDecoder()
         self._catalogs: Path | None = None
         self._owner_id = ""
         self._sources: dict[Path, AreaSource] = {}
@@ -305,8 +307,12 @@ class Areas:
         catalogs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._catalogs, self._owner_id = catalogs, owner_id
 
-    def close(self) -> None:
-        """Close everything; blocks until what is being written has ended."""
+    async def stop(self) -> None:
+        """Close everything, when what is being written has ended."""
+        await asyncio.to_thread(self._close)
+        await self._decode.stop()
+
+    def _close(self) -> None:
         self._writers.shutdown(wait=True, cancel_futures=True)
         for source in self._sources.values():
             source.close()
@@ -340,9 +346,9 @@ class Areas:
         owner_id = hashlib.blake2b(f"{self._owner_id}\0{tag}".encode(), digest_size=16).hexdigest()
         area = Area(directory, root, self.quota)
         has_hdf5 = importlib.util.find_spec("h5py") is not None
-        files = AreaRoot(
-            area.directory, owner_id, hdf5_trees(area.directory, owner_id, self._worker) if has_hdf5 else None
-        )
+        trees = hdf5_trees(area.directory, owner_id, self._worker) if has_hdf5 else None
+        self._decode.begin()
+        files = AreaRoot(area.directory, owner_id, trees, self._decode)
         store = CatalogStore(self._catalogs / f"area-{tag}.sqlite", root)
         store.begin_run()
         return AreaSource(root, area, files, store, self.readers, self._writers, self._compute)

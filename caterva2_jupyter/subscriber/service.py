@@ -96,6 +96,7 @@ class SubscriberService:
             (*config.follow, *config.republish),
             ident=ident,
             trusts_events=not config.network.mac,
+            accepts_rollbacks=config.rollbacks == "accept",
         )
         self.cache_keeper = CacheKeeper(self.subscriber, self.executor, self._counts)
         self.guests = Guests(self.subscriber, self._upstreams.list_roots, self._publisher_link, config.network)
@@ -169,7 +170,7 @@ class SubscriberService:
         if self._republisher is not None:
             await self._republisher.stop()
         await self.subscriber.stop()
-        await asyncio.to_thread(self.areas.close)
+        await self.areas.stop()
         await self.compute.stop()
         await self._expressions.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)

@@ -410,10 +410,10 @@ def test_a_restart_opens_nothing_that_did_not_change(tmp_path: Path, monkeypatch
     assert items["dir0/0.b2nd"].geometry.shape == (100,)
 
 
-def _noting(method: Callable[[FrameFile], Any], paths: list[str]) -> Callable[[FrameFile], Any]:
-    def noted(frame: FrameFile) -> Any:
+def _noting(method: Callable[..., Any], paths: list[str]) -> Callable[..., Any]:
+    def noted(frame: FrameFile, *arguments: Any) -> Any:
         paths.append(frame.path)
-        return method(frame)
+        return method(frame, *arguments)
 
     return noted
 

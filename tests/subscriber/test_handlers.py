@@ -97,7 +97,7 @@ async def served(
         finally:
             server.stop()
             await server.close_all_connections()
-            areas.close()
+            await areas.stop()
             await compute.stop()
             await expressions.stop()
 

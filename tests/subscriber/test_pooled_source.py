@@ -48,7 +48,7 @@ async def area(directory: Path) -> AsyncIterator[AreaSource]:
                 await source.commit(upload)
             yield source
         finally:
-            areas.close()
+            await areas.stop()
             await pool.stop()
 
 
@@ -154,6 +154,71 @@ def test_a_worker_that_crashes_is_an_error_and_nothing_else(tmp_path: Path) -> N
             source.compute = sound
             stream = await source.read_file("y.txt", 0, 20)
             assert b"".join([part async for part in stream.parts]) == TEXT[:20]
+
+    asyncio.run(read())
+
+
+def frame_with_much_metadata() -> bytes:
+    """An array whose index and attributes are compressed."""
+    array = blosc2.asarray(np.arange(20_000), chunks=(10,), blocks=(5,))
+    array.schunk.vlmeta["note"] = "compressible " * 1000
+    return bytes(array.to_cframe())
+
+
+async def store(source: AreaSource, path: str, data: bytes) -> None:
+    upload = await source.begin(path)
+    await source.write(upload.write, data)
+    await source.commit(upload)
+
+
+def test_indexes_and_attributes_are_decoded_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = frame_with_much_metadata()
+
+    def decompress(*_: object, **__: object) -> None:
+        raise AssertionError("decoded in the subscriber's own process")
+
+    async def read() -> None:
+        async with area(tmp_path) as source:
+            monkeypatch.setattr(blosc2, "decompress2", decompress)
+            await store(source, "much.b2nd", data)
+            entry = await source.entry("much.b2nd")
+            assert entry.attrs == {"note": "compressible " * 1000}
+            request = ReadRequest(PUBLIC, "much.b2nd", entry.version, [[0, 20_000, 1]], mode="blocks")
+            assert len(await answered(source, request)) == 2000
+
+    asyncio.run(read())
+
+
+def test_hostile_metadata_is_an_error_of_one_file(tmp_path: Path) -> None:
+    data = frame_with_much_metadata()
+
+    async def read() -> None:
+        async with area(tmp_path) as source:
+            for number in range(8):
+                bad = bytearray(data)
+                for position in range(len(bad) - 2000 + 200 * number, len(bad) - 1900 + 200 * number, 3):
+                    bad[position] ^= 0xA5
+                await store(source, f"bad{number}.b2nd", bytes(bad))
+            await store(source, "good.b2nd", data)
+            for number in range(8):
+                assert (await source.entry(f"bad{number}.b2nd")).kind in ("array", "file", "unsupported")
+            assert (await source.entry("good.b2nd")).attrs
+
+    asyncio.run(read())
+
+
+def test_a_process_that_dies_of_metadata_is_an_error_of_one_file(tmp_path: Path) -> None:
+    async def read() -> None:
+        async with area(tmp_path) as source:
+            decode = source._files._files._decode  # type: ignore[attr-defined]
+            sound = decode._pool
+            decode._pool = crashing = ComputePool(1, program=["-c", "import os; os.abort()"])
+            await store(source, "much.b2nd", frame_with_much_metadata())
+            assert (await source.entry("much.b2nd")).kind in ("file", "unsupported")
+            decode._pool = sound
+            await crashing.stop()
+            await store(source, "later.b2nd", frame_with_much_metadata())
+            assert (await source.entry("later.b2nd")).kind == "array"
 
     asyncio.run(read())
 
