@@ -43,7 +43,7 @@ class BrowserApp(App[None]):
     BINDINGS = [  # noqa: RUF012
         Binding("q", "quit", "Quit"),
         Binding("slash", "focus('filter')", "Filter"),
-        Binding("s", "focus('slice')", "Slice"),
+        Binding("s", "slice", "Slice"),
         Binding("d", "download", "Download"),
         Binding("f", "follow", "Follow/unfollow"),
         Binding("r", "reload", "Reload"),
@@ -184,7 +184,7 @@ class BrowserApp(App[None]):
                 self.call_from_thread(show, lambda k=key: self._show_facts(table, k, is_array))
             text = preview(opened, key)
         except Caterva2Error as error:
-            message = one_line(error)
+            message = one_line(error, place.address)
             self.call_from_thread(show, lambda: self._show_preview(Text(inert(message), style="red")))
             return
         self.call_from_thread(show, lambda: self._show_preview(text))
@@ -199,6 +199,13 @@ class BrowserApp(App[None]):
         self.query_one("#preview", Static).update(text)
 
     # Doing
+
+    def action_slice(self) -> None:
+        entry = self.query_one("#slice", Input)
+        if entry.disabled:
+            self.say("choose an array first: only arrays have slices")
+        else:
+            entry.focus()
 
     def action_download(self) -> None:
         place = self._shown

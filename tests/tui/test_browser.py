@@ -110,6 +110,17 @@ def test_a_dataset_shows_what_is_known_and_a_corner_of_it(service: MemoryService
     driven(service, steps)
 
 
+def test_only_arrays_have_slices(service: MemoryService) -> None:
+    async def steps(app: BrowserApp, pilot: Pilot[None]) -> None:
+        root = await open_root(app, pilot)
+        await go_to(app, pilot, next(n for n in root.children if n.data and n.data.path == "README.md"))
+        await until(pilot, lambda: "# Title" in text_of(app, "#preview"))
+        await pilot.press("s")
+        await until(pilot, lambda: "choose an array first" in text_of(app, "#status"))
+
+    driven(service, steps)
+
+
 def test_files_are_text_or_a_dump(service: MemoryService) -> None:
     async def steps(app: BrowserApp, pilot: Pilot[None]) -> None:
         root = await open_root(app, pilot)
