@@ -52,7 +52,7 @@ def publish(
 
     Parameters
     ----------
-    obj : path, mapping or array
+    obj : str, os.PathLike, mapping or array
         A directory or HDF5 file, served as it is and watched for changes; or a mapping of paths to arrays in memory and
         whatever else can be uploaded (see ``Group.upload``); or one such object.
     name : str, optional
@@ -84,9 +84,8 @@ def publish(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> with publish({"steps.b2nd": np.arange(5)}, name="mine", follow=False) as published:
-    ...     client = connect(published.url)
+    >>> with cat2.publish({"steps.b2nd": np.arange(5)}, name="mine", follow=False) as published:
+    ...     client = cat2.connect(published.url)
     ...     before = client["mine/steps.b2nd"][:]
     ...     published.update("steps.b2nd", np.arange(3))
     ...     before, client["mine/steps.b2nd"][:]
@@ -205,6 +204,15 @@ class Publication:
         Of the root.
     url : str
         Where it is served, for ``connect(url)``.
+
+    Examples
+    --------
+    >>> published = cat2.publish({"a.b2nd": np.zeros(3), "b.b2nd": np.ones(3)}, name="pair", follow=False)
+    >>> published.update("b.b2nd", np.arange(3))
+    >>> published.remove("a.b2nd")
+    >>> list(cat2.open_address(published.address))
+    ['b.b2nd']
+    >>> published.close()
     """
 
     def __init__(self, name: str, root: Path, owns_root: bool, thread: PublisherThread, opened: ExitStack) -> None:

@@ -21,6 +21,19 @@ class CacheService:
     """The cache of the service behind a transport.
 
     Every method raises `UnsupportedDatasetError` for a service that keeps none, such as a publisher.
+
+    Examples
+    --------
+    >>> array = client["foo/ds-1d"]
+    >>> estimate = array.prefetch()
+    >>> client.cache.status("foo/ds-1d")["datasets"][0]["path"]
+    'foo/ds-1d.b2nd'
+    >>> client.cache.pin("foo/ds-1d"), client.cache.unpin("foo/ds-1d")
+    (['foo/ds-1d.b2nd'], ['foo/ds-1d.b2nd'])
+    >>> [told["bad"] for told in client.cache.verify("foo")][-1]
+    0
+    >>> client.cache.clear("foo/ds-1d")["datasets"]
+    1
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -64,7 +77,19 @@ class CacheService:
         raise SourceUnavailableError(f"the connection to {self._transport.url} broke before the answer was complete")
 
     def status(self, path: str = "") -> dict[str, Any]:
-        """What is kept: of all roots, of ``ROOT``, or at and below ``ROOT/PATH``."""
+        """What is kept: of all roots, of ``ROOT``, or at and below ``ROOT/PATH``.
+
+        Parameters
+        ----------
+        path : str
+            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
+
+        Raises
+        ------
+        AccessDeniedError
+            When it is not ours to do.
+        RootNotFoundError, SourceUnavailableError
+        """
         form: dict[str, Any] = self._json("GET", "", params={"path": path} if path else None)
         return form
 
@@ -79,20 +104,68 @@ class CacheService:
         return self._lines("/prefetch", {"path": path, "version": version, "selection": selection})
 
     def verify(self, path: str = "") -> Iterator[dict[str, Any]]:
-        """Have what is kept checked; how far it is."""
+        """Have what is kept checked; how far it is.
+
+        Parameters
+        ----------
+        path : str
+            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
+
+        Raises
+        ------
+        AccessDeniedError
+            When it is not ours to do.
+        RootNotFoundError, SourceUnavailableError
+        """
         return self._lines("/verify", {"path": path})
 
     def clear(self, path: str) -> dict[str, Any]:
-        """Have the service forget what it keeps at and below a path; of everything for ``""``."""
+        """Have the service forget what it keeps at and below a path; of everything for ``""``.
+
+        Parameters
+        ----------
+        path : str
+            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
+
+        Raises
+        ------
+        AccessDeniedError
+            When it is not ours to do.
+        RootNotFoundError, SourceUnavailableError
+        """
         form: dict[str, Any] = self._json("POST", "/clear", {"path": path})
         return form
 
     def pin(self, path: str) -> list[str]:
-        """Let datasets at and below a path stay whatever the quota; which they are."""
+        """Let datasets at and below a path stay whatever the quota; which they are.
+
+        Parameters
+        ----------
+        path : str
+            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
+
+        Raises
+        ------
+        AccessDeniedError
+            When it is not ours to do.
+        RootNotFoundError, SourceUnavailableError
+        """
         return _texts(self._json("POST", "/pin", {"path": path}), "pinned")
 
     def unpin(self, path: str) -> list[str]:
-        """Let them go in their turn again."""
+        """Let them go in their turn again.
+
+        Parameters
+        ----------
+        path : str
+            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
+
+        Raises
+        ------
+        AccessDeniedError
+            When it is not ours to do.
+        RootNotFoundError, SourceUnavailableError
+        """
         return _texts(self._json("POST", "/unpin", {"path": path}), "unpinned")
 
     def sealed(self, path: str, version: str) -> Answer:

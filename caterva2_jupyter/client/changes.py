@@ -33,6 +33,12 @@ class Change:
         in detail, list again. ``online``, ``offline``: the publisher, or the way to it, is there or not.
     path : str
         In the root; empty where all of it is concerned.
+
+    Examples
+    --------
+    >>> change = cat2.Change("put", "dir/x.b2nd")
+    >>> change.kind, change.path
+    ('put', 'dir/x.b2nd')
     """
 
     kind: Literal["put", "delete", "listed", "online", "offline"]
@@ -41,9 +47,18 @@ class Change:
     def concerns(self, path: str) -> bool:
         """Does it concern what is at a path, or below?
 
+        Parameters
+        ----------
+        path : str
+            In the root; empty for the root itself.
+
+        Returns
+        -------
+        bool
+
         Examples
         --------
-        >>> Change("put", "dir/x.b2nd").concerns("dir"), Change("put", "dirt").concerns("dir")
+        >>> cat2.Change("put", "dir/x.b2nd").concerns("dir"), cat2.Change("put", "dirt").concerns("dir")
         (True, False)
         """
         above = not path or self.path == path or self.path.startswith(f"{path}/")
@@ -133,6 +148,12 @@ class Watch:
     ----------
     error : Exception or None
         Why it ended by itself.
+
+    Examples
+    --------
+    >>> with client.watch("foo", print) as watch:
+    ...     watch.is_running
+    True
     """
 
     def __init__(self, service: Service, root: str, path: str, callback: Callable[[Change], object]) -> None:

@@ -90,8 +90,10 @@ def connect(
 
     Examples
     --------
-    >>> client = connect("http://localhost:8002")
-    >>> client
+    >>> with cat2.connect() as client:
+    ...     sorted(client.roots)
+    ['@personal', '@public', '@shared', 'foo']
+    >>> cat2.connect("http://localhost:8002")
     <Client http://localhost:8002>
     """
     _check_numbers(max_nbytes, connect_timeout_s, progress_timeout_s)
@@ -126,6 +128,11 @@ def open_address(address: str) -> RemoteObject:
     Raises
     ------
     InvalidPathError, RootNotFoundError, DatasetNotFoundError, SourceUnavailableError
+
+    Examples
+    --------
+    >>> cat2.open_address("cat2://foo/ds-1d")
+    <RemoteArray foo/ds-1d.b2nd shape=(1000,) dtype=int64>
     """
     parsed = parse_address(address)
     client = connect(parsed.url or None)
@@ -141,10 +148,12 @@ class Client:
 
     Examples
     --------
-    >>> import caterva2_jupyter as cat2
-    >>> with cat2.connect("http://localhost:8002") as client:      # doctest: +SKIP
+    >>> with cat2.connect() as client:
     ...     client["foo/ds-1d.b2nd"][:3]
     array([0, 1, 2])
+    >>> client.close()
+    >>> client.roots["foo"].online
+    True
     """
 
     def __init__(self, session: Session) -> None:
@@ -189,8 +198,8 @@ class Client:
 
         Examples
         --------
-        >>> client.cache.pin("foo/dir2")                            # doctest: +SKIP
-        ['foo/dir2/ds-4d.b2nd']
+        >>> client.cache.status("foo")["quota_nbytes"]
+        10737418240
         """
         return CacheService(self._session.service.transport)
 
@@ -200,13 +209,29 @@ class Client:
 
         Examples
         --------
-        >>> client.users.add("ada@example.org", "correct horse")["email"]    # doctest: +SKIP
-        'ada@example.org'
+        >>> client.users.current()["name"]
+        'me@example.com'
         """
         return UserService(self._session.service.transport)
 
     def health(self) -> Mapping[str, Any]:
-        """What the service says of itself; needs no credentials."""
+        """What the service says of itself; needs no credentials.
+
+        Returns
+        -------
+        mapping
+            ``status`` (``"ok"``) and ``service`` (``"subscriber"``, ``"publisher"`` or ``"broker"``).
+
+        Raises
+        ------
+        SourceUnavailableError
+            When nobody answers.
+
+        Examples
+        --------
+        >>> client.health()
+        {'status': 'ok', 'service': 'subscriber'}
+        """
         return self._session.service.health()
 
     def __getitem__(self, address: str) -> RemoteObject:
@@ -224,6 +249,11 @@ class Client:
         Raises
         ------
         RootNotFoundError, DatasetNotFoundError, InvalidPathError
+
+        Examples
+        --------
+        >>> client["foo/dir1"], client["foo/ds-1d"]
+        (<Group foo/dir1>, <RemoteArray foo/ds-1d.b2nd shape=(1000,) dtype=int64>)
         """
         root, path = self._split(address)
         with suggesting(self._session.service, root, path):
@@ -256,16 +286,40 @@ class Client:
     def follow(self, root: str) -> None:
         """Have the subscriber follow a root: keep its catalog and hear of changes.
 
+        Parameters
+        ----------
+        root : str
+            Name of a root that the broker, or a publisher, tells.
+
         Raises
         ------
         RootNotFoundError
+
+        Examples
+        --------
+        >>> client.follow("foo")
+        >>> client.roots["foo"].followed
+        True
         """
         name = self._split(root)[0]
         with suggesting(self._session.service, name):
             self._session.service.follow(name)
 
     def unfollow(self, root: str) -> None:
-        """Have the subscriber stop following a root."""
+        """Have the subscriber stop following a root.
+
+        Parameters
+        ----------
+        root : str
+
+        Raises
+        ------
+        RootNotFoundError, AccessDeniedError
+
+        Examples
+        --------
+        >>> client.unfollow("foo")
+        """
         self._session.unfollow(self._split(root)[0])
 
     def lazyexpr(
@@ -296,7 +350,8 @@ class Client:
 
         Examples
         --------
-        >>> client.lazyexpr("a + sin(b)", {"a": client["foo/a"], "b": "foo/b"})[:10]     # doctest: +SKIP
+        >>> client.lazyexpr("a + sin(b)", {"a": client["foo/ds-1d"], "b": "foo/ds-1d"})[:3]
+        array([0.        , 1.84147098, 2.90929743])
         """
         opened = {key: self[value] if isinstance(value, str) else value for key, value in operands.items()}
         for key, value in opened.items():
@@ -326,8 +381,8 @@ class Client:
 
         Examples
         --------
-        >>> for change in client.changes("foo/dir2"):               # doctest: +SKIP
-        ...     print(change.kind, change.path)
+        >>> changes = client.changes("foo/dir2")  # for change in changes: print(change.kind, change.path)
+        >>> changes.close()
         """
         root, path = self._followed(address)
         return changes_of(self._session.service, root, path)
@@ -342,10 +397,23 @@ class Client:
     def watch(self, address: str, callback: Callable[[Change], object]) -> Watch:
         """Have a function called on each change of a root, group or dataset, in a thread, until ``stop()``.
 
+        Parameters
+        ----------
+        address : str
+            ``ROOT`` or ``ROOT/PATH``.
+        callback : callable
+            Called with each `Change`, in the thread of the watch.
+
+        Raises
+        ------
+        RootNotFoundError, InvalidPathError
+
         Examples
         --------
-        >>> watch = client.watch("foo", print)                      # doctest: +SKIP
-        >>> watch.stop()                                            # doctest: +SKIP
+        >>> watch = client.watch("foo", print)
+        >>> watch.is_running
+        True
+        >>> watch.stop()
         """
         if not callable(callback):
             raise TypeError(f"watch() calls a function with each change: {type(callback).__name__} is none")
@@ -359,22 +427,56 @@ class Client:
         ----------
         address : str
             ``ROOT/PATH`` of a file or directory.
+
+        Raises
+        ------
+        RootNotFoundError, InvalidPathError, SourceUnavailableError
+
+        Examples
+        --------
+        >>> client.announce("foo/dir1/ds-2d.b2nd")
         """
         self._session.service.announce(*self._split(address))
 
     def entry(self, address: str) -> Entry:
         """The catalog entry of a dataset or group, with all its attributes.
 
+        Parameters
+        ----------
+        address : str
+            ``ROOT/PATH``; the suffix ``.b2nd`` may be left out.
+
         Raises
         ------
         RootNotFoundError, DatasetNotFoundError
+
+        Examples
+        --------
+        >>> entry = client.entry("foo/dir1/ds-2d")
+        >>> entry.kind, entry.geometry.shape, entry.geometry.chunks, entry.geometry.dtype
+        ('array', (10, 20), (5, 5), dtype('uint16'))
         """
         root, path = self._split(address)
         with suggesting(self._session.service, root, path):
             return self._session.service.entry(root, path)
 
     def metadata(self, address: str) -> dict[str, Any]:
-        """The same as the JSON that the service sent."""
+        """The same as the JSON that the service sent.
+
+        Parameters
+        ----------
+        address : str
+            As for `entry`.
+
+        Raises
+        ------
+        As `entry`.
+
+        Examples
+        --------
+        >>> client.metadata("foo/dir1/ds-2d")["geometry"]["shape"]
+        [10, 20]
+        """
         return self._session.service.entry_json(*self._split(address))
 
     def entries(self, address: str, *, depth: int = 0, q: str = "") -> Iterator[Entry]:
@@ -391,6 +493,11 @@ class Client:
         Raises
         ------
         RootNotFoundError, DatasetNotFoundError
+
+        Examples
+        --------
+        >>> [entry.path for entry in client.entries("foo", depth=1, q="kind:file")]
+        ['README.md', 'ds-hello.b2frame']
         """
         root, path = self._split(address)
         with suggesting(self._session.service, root, path):
@@ -410,6 +517,16 @@ class Client:
             Entries at most.
         q : str
             As for ``entries``.
+
+        Raises
+        ------
+        RootNotFoundError, DatasetNotFoundError, RequestError
+
+        Examples
+        --------
+        >>> page = client.page("foo", limit=2)
+        >>> [entry.path for entry in page.entries()], page.next
+        (['README.md', 'dir1'], 'dir1')
         """
         root, path = self._split(address)
         with suggesting(self._session.service, root, path):
@@ -422,9 +539,22 @@ class Client:
     ) -> Path:
         """Write a dataset to a local file; see ``RemoteArray.download``.
 
+        Parameters
+        ----------
+        address : str
+            ``ROOT/PATH``.
+        path : str or os.PathLike, optional
+            File to write, or a directory to write into.
+        progress : callable, optional
+            Called with ``(done_nbytes, total_nbytes)``.
+
+        Raises
+        ------
+        As ``RemoteArray.download``.
+
         Examples
         --------
-        >>> client.download("foo/dir2/ds-4d.b2nd", "copy.b2nd")     # doctest: +SKIP
+        >>> client.download("foo/dir2/ds-4d.b2nd", "copy.b2nd")
         PosixPath('copy.b2nd')
         """
         return self[address].download(path, progress)
@@ -439,10 +569,14 @@ class Client:
         address : str
             ``AREA/PATH``; a trailing slash, or an area alone, keeps the name that the object has.
 
+        Raises
+        ------
+        As ``Group.upload``.
+
         Examples
         --------
-        >>> client.upload("notes.md", "@public/")                   # doctest: +SKIP
-        <RemoteFile @public/notes.md 2.1 kB>
+        >>> client.upload(np.arange(4), "@public/steps.b2nd")
+        <RemoteArray @public/steps.b2nd shape=(4,) dtype=int64>
         """
         root, path = self._split(address.rstrip("/"))
         with suggesting(self._session.service, root):
@@ -450,21 +584,90 @@ class Client:
         return area.upload(obj, path + ("/" if address.endswith("/") and path else ""), progress, overwrite=overwrite)
 
     def remove(self, address: str) -> None:
-        """Remove a file or directory from an area; see ``RemoteDataset.remove``."""
+        """Remove a file or directory from an area; see ``RemoteDataset.remove``.
+
+        Parameters
+        ----------
+        address : str
+            ``AREA/PATH``.
+
+        Raises
+        ------
+        As ``RemoteArray.remove``.
+
+        Examples
+        --------
+        >>> array = client.upload(np.arange(4), "@public/steps.b2nd", overwrite=True)
+        >>> client.remove("@public/steps.b2nd")
+        """
         self._areas.remove(join(*self._split(address)))
 
     def move(self, source: str, goal: str, *, overwrite: bool = False) -> RemoteObject:
-        """Move a file or directory within or between areas; see ``RemoteDataset.move``."""
+        """Move a file or directory within or between areas; see ``RemoteDataset.move``.
+
+        Parameters
+        ----------
+        source : str
+            Address ``AREA/PATH``.
+        goal : str
+            Address ``AREA/PATH``; a directory that is there, or a trailing slash, keeps the name.
+        overwrite : bool
+            May a file that is there be replaced?
+
+        Raises
+        ------
+        As ``RemoteArray.move``.
+
+        Examples
+        --------
+        >>> array = client.upload(np.arange(4), "@public/steps.b2nd", overwrite=True)
+        >>> client.move("@public/steps.b2nd", "@personal/steps.b2nd", overwrite=True)
+        <RemoteArray @personal/steps.b2nd shape=(4,) dtype=int64>
+        """
         return self[self._areas.move(join(*self._split(source)), goal, overwrite=overwrite)]
 
     def copy(self, source: str, goal: str, *, overwrite: bool = False) -> RemoteObject:
-        """Copy a dataset, group or root into an area; see ``RemoteDataset.copy``."""
+        """Copy a dataset, group or root into an area; see ``RemoteDataset.copy``.
+
+        Parameters
+        ----------
+        source : str
+            Address of anything that the service has.
+        goal : str
+            Address ``AREA/PATH``; a directory that is there, or a trailing slash, keeps the name.
+        overwrite : bool
+            May a file that is there be replaced?
+
+        Raises
+        ------
+        As ``RemoteArray.copy``.
+
+        Examples
+        --------
+        >>> client.copy("foo/dir1/ds-2d.b2nd", "@personal/", overwrite=True)
+        <RemoteArray @personal/ds-2d.b2nd shape=(10, 20) dtype=uint16>
+        """
         address, skipped = self._areas.copy(join(*self._split(source)), goal, overwrite=overwrite)
         warn_of_skipped(skipped)
         return self[address]
 
     def mkdir(self, address: str) -> Group:
-        """Make a directory in an area; see ``Group.mkdir``."""
+        """Make a directory in an area; see ``Group.mkdir``.
+
+        Parameters
+        ----------
+        address : str
+            ``AREA/PATH``.
+
+        Raises
+        ------
+        As ``Group.mkdir``.
+
+        Examples
+        --------
+        >>> client.mkdir("@personal/runs/1")
+        <Group @personal/runs/1>
+        """
         made = self[self._areas.make_directory(address)]
         assert isinstance(made, Group)
         return made
@@ -492,7 +695,9 @@ class Client:
 
         Examples
         --------
-        >>> client.browse()                                         # doctest: +SKIP
+        >>> browser = client.browse("foo")
+        >>> browser.wait()
+        >>> browser.close()
         """
         return shown("browse", "browser", "browse", self, address)
 
@@ -503,16 +708,40 @@ class Client:
     def url(self, address: str) -> str:
         """URL at which a browser, or a program that speaks the older protocol, gets a dataset.
 
+        Parameters
+        ----------
+        address : str
+            ``ROOT/PATH``.
+
+        Raises
+        ------
+        InvalidPathError
+
         Examples
         --------
-        >>> connect("http://localhost:8002").url("foo/a b.txt")
-        'http://localhost:8002/api/fetch/foo/a%20b.txt'
+        >>> client.url("foo/ds-1d").removeprefix(client.url_base)
+        '/api/fetch/foo/ds-1d'
         """
         root, path = self._split(address)
         return f"{self.url_base}/api/fetch/{quote(f'{root}/{path}', safe='/@')}"
 
     def address(self, address: str) -> str:
-        """The address of a dataset that names this service too, for ``open_address``."""
+        """The address of a dataset that names this service too, for ``open_address``.
+
+        Parameters
+        ----------
+        address : str
+            ``ROOT/PATH``.
+
+        Raises
+        ------
+        InvalidPathError
+
+        Examples
+        --------
+        >>> cat2.connect("http://localhost:8002").address("foo/ds-1d")
+        'cat2http://localhost:8002/-/foo/ds-1d'
+        """
         return str(DatasetAddress(self.url_base, *self._split(address)))
 
     def _repr_html_(self) -> str:

@@ -45,7 +45,18 @@ COMPLETED_CHILDREN = 1000
 
 
 class UnsupportedDataset(Writable):
-    """Something that is listed but cannot be read: it says why, and raises when it is read."""
+    """Something that is listed but cannot be read: it says why, and raises when it is read.
+
+    Examples
+    --------
+    >>> import h5py
+    >>> with h5py.File("refs.h5", "w") as file:
+    ...     file["refs"] = np.array([file.ref], h5py.ref_dtype)
+    >>> with cat2.publish("refs.h5", follow=False) as published:
+    ...     refs = cat2.connect(published.url)["refs/refs.b2nd"]
+    >>> refs
+    <UnsupportedDataset refs/refs.b2nd: its values are object references, which have no meaning outside of their file>
+    """
 
     @property
     def reason(self) -> str:
@@ -94,11 +105,17 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
 
     Examples
     --------
-    >>> root = caterva2_jupyter.connect()["foo"]       # doctest: +SKIP
-    >>> sorted(root)                                   # doctest: +SKIP
-    ['README.md', 'dir1', 'dir2', 'ds-1d.b2nd']
-    >>> list(root.glob("**/*.b2nd"))                   # doctest: +SKIP
-    ['dir1/ds-2d.b2nd', 'dir1/ds-3d.b2nd', 'dir2/ds-4d.b2nd', 'ds-1d.b2nd']
+    >>> root = client["foo"]
+    >>> sorted(root)[:4]
+    ['README.md', 'dir1', 'dir2', 'ds-1d-b.b2nd']
+    >>> root["dir1/ds-2d"], "dir1" in root, len(root)
+    (<RemoteArray foo/dir1/ds-2d.b2nd shape=(10, 20) dtype=uint16>, True, 9)
+    >>> {name: type(child).__name__ for name, child in root.items()}["dir1"]
+    'Group'
+    >>> [child.name for child in root["dir1"].values()]
+    ['ds-2d.b2nd', 'ds-3d.b2nd']
+    >>> list(root.glob("**/*.b2nd"))[:2], next(root.walk())
+    (['dir1/ds-2d.b2nd', 'dir1/ds-3d.b2nd'], 'README.md')
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,11 +139,25 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
             Levels below this group; 1 are its children, 0 is no limit.
         q : str
             A filter, see ``core.catalog.parse_filter``.
+
+        Raises
+        ------
+        DatasetNotFoundError, RequestError
+
+        Examples
+        --------
+        >>> [(entry.path, entry.kind) for entry in client["foo/dir1"].entries()]
+        [('dir1/ds-2d.b2nd', 'array'), ('dir1/ds-3d.b2nd', 'array')]
         """
         return self._session.service.entries(self._root, CatalogQuery(under=self.path, depth=depth, q=q))
 
     def __getitem__(self, path: str | RemotePath) -> RemoteObject:
         """Open what is at a path below this group.
+
+        Parameters
+        ----------
+        path : str or RemotePath
+            Relative to this group; the suffix ``.b2nd`` may be left out.
 
         Returns
         -------
@@ -135,6 +166,11 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         Raises
         ------
         DatasetNotFoundError, InvalidPathError
+
+        Examples
+        --------
+        >>> client["foo"]["dir1/ds-2d"].shape
+        (10, 20)
         """
         whole = join(self.path, self._relative(path))
         with suggesting(self._session.service, self._root, whole):
@@ -146,7 +182,27 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         return list(self._names(self._session.service.page(self._root, query).entries()))
 
     def get(self, path: str, default: Any = None) -> Any:
-        """What is at a path below this group, or ``default`` when nothing is there."""
+        """What is at a path below this group, or ``default`` when nothing is there.
+
+        Parameters
+        ----------
+        path : str or RemotePath
+            Relative to this group.
+        default : object
+
+        Returns
+        -------
+        Group, RemoteArray, RemoteFile, UnsupportedDataset, or ``default``
+
+        Raises
+        ------
+        InvalidPathError, SourceUnavailableError
+
+        Examples
+        --------
+        >>> client["foo"].get("nothing") is None
+        True
+        """
         try:
             return open_path(self._session, self._root, join(self.path, self._relative(path)))
         except NotFoundError:
@@ -208,7 +264,8 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
 
         Examples
         --------
-        >>> xarray.open_mfdataset(client["foo"].glob("*.nc"))              # doctest: +SKIP
+        >>> list(client["foo"].glob("dir*/*-2d*"))
+        ['dir1/ds-2d.b2nd']
         """
         depth = 0 if "**" in pattern else pattern.count("/") + 1
         for path in self._names(self.entries(depth=depth)):
@@ -254,9 +311,8 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
 
         Examples
         --------
-        >>> client = caterva2_jupyter.connect()                       # doctest: +SKIP
-        >>> client["@shared"].upload(np.arange(10), "numbers.b2nd")   # doctest: +SKIP
-        <RemoteArray @shared/numbers.b2nd (10,) int64>
+        >>> client["@personal"].upload(np.arange(4), "steps.b2nd", overwrite=True)
+        <RemoteArray @personal/steps.b2nd shape=(4,) dtype=int64>
         """
         address = self._address_of(path.rstrip("/")) + ("/" if path.endswith("/") or not path else "")
         if isinstance(obj, (Group, RemoteDataset, UnsupportedDataset)):
@@ -297,6 +353,11 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         ConflictError
             When a file is there.
         AuthenticationError, AccessDeniedError
+
+        Examples
+        --------
+        >>> client["@personal"].mkdir("runs/2")
+        <Group @personal/runs/2>
         """
         made = self._at(self._areas.make_directory(self._address_of(self._relative(path))))
         assert isinstance(made, Group)
@@ -353,7 +414,9 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
 
         Examples
         --------
-        >>> client["climate/era5"].to_xarray("*.nc", concat_dim="time")      # doctest: +SKIP
+        >>> ds = client["foo/dir1"].to_xarray()
+        >>> ds["ds-2d"].shape, ds["ds-2d"].dtype
+        ((10, 20), dtype('uint16'))
         """
         try:
             if pattern is None and concat_dim is None:
@@ -395,7 +458,9 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
 
         Examples
         --------
-        >>> client["climate/era5.nc"].to_datatree()["forecast"]                     # doctest: +SKIP
+        >>> tree = client["foo"].to_datatree()
+        >>> tree["dir1/ds-2d"].shape
+        (10, 20)
         """
         try:
             tree: xr.DataTree = conversion("xarray_backend.conversions", "open_tree")(self, group=group, **options)

@@ -123,11 +123,18 @@ class LazyExpression(Computing):
 
     Examples
     --------
-    >>> expression = client["foo/a"] * 2 + np.sin(client["foo/b"])     # doctest: +SKIP
-    >>> expression.shape, expression.dtype                             # doctest: +SKIP
-    ((1000, 1000), dtype('float64'))
-    >>> expression[:10, 5]                                             # doctest: +SKIP
-    >>> expression.save("@public/result")                              # doctest: +SKIP
+    >>> a = client["foo/dir1/ds-2d"]
+    >>> expression = a * 2.0 + np.sin(a)
+    >>> expression.shape, expression.dtype, expression.expression
+    ((10, 20), dtype('float64'), '(o0 * 2.0) + sin(o0)')
+    >>> expression[:2, 0]
+    array([ 0.        , 40.91294527])
+    >>> (a > 100).any(axis=0).all(), (a + 1).min(), (a + 1).max()
+    (np.True_, np.uint16(1), np.uint16(200))
+    >>> (a / 2).sum(), (a / 2).mean(), (a * 0 + 1).prod()
+    (np.float64(9950.0), np.float64(49.75), np.uint64(1))
+    >>> (a / 2).std(axis=0).shape, (a / 2).var(axis=1, keepdims=True).shape
+    ((20,), (10, 1))
     """
 
     def __init__(self, root: Node, operands: Mapping[str, Any]) -> None:
@@ -185,6 +192,11 @@ class LazyExpression(Computing):
     def __getitem__(self, key: Any) -> Any:
         """Compute a selection (NumPy's basic indexing).
 
+        Parameters
+        ----------
+        key : int, slice, ``...``, ``None``, or a tuple of those
+            NumPy's basic index.
+
         Returns
         -------
         ndarray, or a NumPy scalar where NumPy gives one
@@ -196,6 +208,11 @@ class LazyExpression(Computing):
         DatasetChangedError
             When an operand has changed since it was opened.
         SourceUnavailableError, NotCachedError, DeadlineError
+
+        Examples
+        --------
+        >>> (client["foo/ds-1d"] ** 2)[3:5]
+        array([ 9, 16])
         """
         return self._read(parse_basic(key, self.shape))
 
@@ -301,6 +318,11 @@ class LazyExpression(Computing):
         RequestError
             When an operand is not a dataset of one subscriber: one in memory, a field, of another client.
         AuthenticationError, AccessDeniedError, ConflictError
+
+        Examples
+        --------
+        >>> (client["foo/ds-1d"] * 2).save("@personal/doubled.b2nd", overwrite=True)
+        <RemoteArray @personal/doubled.b2nd shape=(1000,) dtype=int64>
         """
         from .group import open_path
 

@@ -40,7 +40,9 @@ class ReadEstimate:
 
     Examples
     --------
-    >>> ReadEstimate(0, 0, 8, 8).fraction
+    >>> client["foo/ds-1d"].prefetch()
+    ReadEstimate(cbytes=0, requests=0, nblocks=100, held_nblocks=100)
+    >>> client["foo/ds-1d"].estimate().fraction
     1.0
     """
 
@@ -78,10 +80,17 @@ class Prefetching:
         key : index, optional
             As in ``self[key]``, such as ``numpy.s_[0, :100]``; all of it by default.
 
+        Raises
+        ------
+        IndexError, TypeError
+            As of ``self[key]``.
+        DatasetChangedError, UnsupportedDatasetError
+
         Examples
         --------
-        >>> array.estimate(np.s_[0]).cbytes                         # doctest: +SKIP
-        1048576
+        >>> estimate = client["foo/ds-1d"].estimate(np.s_[:25])
+        >>> estimate.nblocks
+        3
         """
         return _estimate(self._session, self._root, self._entry, _stored(self, key))
 
@@ -89,6 +98,26 @@ class Prefetching:
         """How much of ``self[key]`` the subscriber has cached, by blocks: 0 to 1.
 
         With 1 it can be read while the publisher is away.
+
+        Parameters
+        ----------
+        key : basic index
+            As of ``self[key]``; everything by default.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        As `estimate`.
+
+        Examples
+        --------
+        >>> array = client["foo/dir2/ds-4d"]
+        >>> estimate = array.prefetch()
+        >>> array.cached_fraction(np.s_[0])
+        1.0
         """
         return _estimate(self._session, self._root, self._entry, _stored(self, key)).fraction
 
@@ -114,6 +143,11 @@ class Prefetching:
         DatasetChangedError, SourceUnavailableError, DeadlineError
         UnsupportedDatasetError
             When connected to a service that keeps no cache.
+
+        Examples
+        --------
+        >>> client["foo/ds-1d"].prefetch(np.s_[:10]).fraction
+        1.0
         """
         with telling(progress, self._session.bars, self._entry.path) as progress:
             return _prefetch(self._session, self._root, self._entry, _stored(self, key), progress)
@@ -135,6 +169,13 @@ class Prefetching:
         ------
         NotCachedError
             When not all of it is cached: ``prefetch()`` it first.
+
+        Examples
+        --------
+        >>> array = client["foo/dir1/ds-3d"]
+        >>> estimate = array.prefetch()
+        >>> array.seal("sealed.b2nd")
+        PosixPath('sealed.b2nd')
         """
         return _seal(self._session, self._root, self._entry, path, progress)
 

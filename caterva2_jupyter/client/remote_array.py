@@ -55,12 +55,14 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
 
     Examples
     --------
-    >>> client = caterva2_jupyter.connect()                     # doctest: +SKIP
-    >>> array = client["foo/dir2/ds-4d.b2nd"]                   # doctest: +SKIP
-    >>> array.shape, array.dtype                                # doctest: +SKIP
-    ((2, 3, 4, 5), dtype('complex128'))
-    >>> array[1, 2, 3]                                          # doctest: +SKIP
-    array([115.+115.j, 116.+116.j, 117.+117.j, 118.+118.j, 119.+119.j])
+    >>> array = client["foo/dir1/ds-2d"]
+    >>> array.shape, array.dtype, array.chunks, array.blocks, array.nbytes, array.dims
+    ((10, 20), dtype('uint16'), (5, 5), (2, 3), 400, None)
+    >>> array[1:3, :4]
+    array([[20, 21, 22, 23],
+           [40, 41, 42, 43]], dtype=uint16)
+    >>> client["foo/ds-1d-fields"]["b"].dtype
+    dtype('float64')
     """
 
     def __init__(
@@ -99,7 +101,8 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
 
         Examples
         --------
-        >>> array.with_cache("fill")[:, 37, 53]                     # doctest: +SKIP
+        >>> client["foo/ds-1d"].with_cache("bypass")[2]
+        np.int64(2)
         """
         return RemoteArray(self._session, self._root, self._entry, self._fields, parse_cache_policy(cache))
 
@@ -172,6 +175,11 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
     def __getitem__(self, key: Any) -> Any:
         """Read a selection (NumPy's basic indexing), or take a field.
 
+        Parameters
+        ----------
+        key : int, slice, ``...``, ``None``, a tuple of those, or str
+            NumPy's basic index, negative steps included; a name is a field of a structured dtype.
+
         Returns
         -------
         ndarray, or a NumPy scalar where NumPy gives one; RemoteArray for a field
@@ -184,6 +192,12 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
         DatasetChangedError
             When the dataset has changed since it was opened and the blocks are not cached.
         SourceUnavailableError, NotCachedError, DeadlineError
+
+        Examples
+        --------
+        >>> array = client["foo/dir1/ds-3d"]
+        >>> array[0, ::-2, 1], array[..., None].shape
+        (array([16.,  6.], dtype=float32), (3, 4, 5, 1))
         """
         if _is_field_key(key) and self.dtype.names is not None:
             np.empty(0, self.dtype)[key]  # NumPy says what is wrong with it
@@ -262,7 +276,8 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
 
         Examples
         --------
-        >>> client["foo/dir1/ds-3d.b2nd"].to_dask().mean(axis=0).compute()      # doctest: +SKIP
+        >>> client["foo/dir1/ds-2d"].to_dask().sum().compute()
+        np.uint64(19900)
         """
         converted: da.Array = conversion("dask_array", "to_dask")(self, chunks)
         return converted
@@ -289,7 +304,8 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
 
         Examples
         --------
-        >>> client["climate/era5.nc/t2m"].to_xarray().sel(time="2020-01")           # doctest: +SKIP
+        >>> client["foo/dir1/ds-2d"].to_xarray().dims
+        ('dim_0', 'dim_1')
         """
         try:
             made: xr.DataArray = conversion("xarray_backend.opening", "to_data_array")(self, **options)
@@ -353,7 +369,14 @@ class RemoteArray(Prefetching, Reducing, Computing, Plotted, Viewed, RemoteDatas
 
 
 class OrthogonalIndex:
-    """Indexing of each axis by itself; made by ``RemoteArray.oindex``."""
+    """Indexing of each axis by itself; made by ``RemoteArray.oindex``.
+
+    Examples
+    --------
+    >>> client["foo/dir1/ds-2d"].oindex[[3, 1], :3]
+    array([[60, 61, 62],
+           [20, 21, 22]], dtype=uint16)
+    """
 
     def __init__(self, array: RemoteArray) -> None:
         self._array = array
@@ -361,10 +384,20 @@ class OrthogonalIndex:
     def __getitem__(self, key: Any) -> Any:
         """Read items per axis: an int, a slice, a list of ints (any order, repeats too) or a 1-d mask for each.
 
+        Parameters
+        ----------
+        key : int, slice, list of int, 1-d ndarray of int or bool, ``...``, or a tuple of those
+            One per axis; positions in any order, and more than once.
+
         Raises
         ------
         SelectionError
             When the key does not fit the array.
+
+        Examples
+        --------
+        >>> client["foo/ds-1d"].oindex[[5, 5, 2]]
+        array([5, 5, 2])
         """
         return self._array._read(parse_orthogonal(key, self._array.shape))
 

@@ -39,8 +39,8 @@ class Freshness:
 
     Examples
     --------
-    >>> str(Freshness("offline", "2026-11-22T10:00:00Z"))
-    'offline since 2026-11-22T10:00:00Z'
+    >>> str(cat2.Freshness("offline", "2026-11-22T10:00:00Z")), str(client["foo/ds-1d"].freshness)
+    ('offline since 2026-11-22T10:00:00Z', 'live')
     """
 
     state: Literal["live", "offline", "superseded"]
@@ -134,6 +134,11 @@ class RemoteDataset(Writable):
             When it is gone.
         DatasetChangedError
             When the path has become something else than it was (a group, a file): open it again.
+
+        Examples
+        --------
+        >>> client["foo/ds-1d"].refresh().freshness.state
+        'live'
         """
         entry = self._session.service.entry(self._root, self.path)
         if entry.kind != self._entry.kind:
@@ -167,6 +172,11 @@ class RemoteDataset(Writable):
         DatasetChangedError, SourceUnavailableError, NotCachedError
         OSError
             When the file cannot be written.
+
+        Examples
+        --------
+        >>> client["foo/dir1/ds-2d"].download("copy.b2nd")
+        PosixPath('copy.b2nd')
         """
         return download(self._session, self._root, self._entry, path, progress)
 

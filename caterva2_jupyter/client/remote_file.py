@@ -31,12 +31,9 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
 
     Examples
     --------
-    >>> client = caterva2_jupyter.connect()            # doctest: +SKIP
-    >>> client["foo/README.md"][:6]                    # doctest: +SKIP
-    b'# Test'
-    >>> with client["foo/README.md"].open() as file:   # doctest: +SKIP
-    ...     file.seek(2), file.read(4)
-    (2, b'Test')
+    >>> file = client["foo/README.md"]
+    >>> file[:9], file.shape, file.media_type
+    (b'# An exam', (82,), 'text/markdown')
     """
 
     @property
@@ -82,6 +79,11 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
         IndexError, TypeError
             As NumPy raises for a 1-d array.
         DatasetChangedError, SourceUnavailableError, NotCachedError
+
+        Examples
+        --------
+        >>> client["foo/README.md"][-7:-1]
+        b'...'
         """
         parsed = parse_basic(key, self._geometry.shape)
         session = self._session
@@ -97,6 +99,11 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
         ------
         TooLargeError
             When it is over the client's ``max_nbytes``.
+
+        Examples
+        --------
+        >>> client["foo/README.md"].read().decode().splitlines()[0]
+        '# An example root'
         """
         if self.nbytes > self._session.max_nbytes:
             raise TooLargeError(
@@ -107,7 +114,23 @@ class RemoteFile(Prefetching, Viewed, RemoteDataset):
         return self[...]
 
     def open(self) -> io.BufferedReader:
-        """The file as a seekable, read-only, buffered binary stream."""
+        """The file as a seekable, read-only, buffered binary stream.
+
+        Returns
+        -------
+        io.BufferedReader
+
+        Raises
+        ------
+        DatasetChangedError, SourceUnavailableError, NotCachedError
+            When it is read.
+
+        Examples
+        --------
+        >>> with client["foo/README.md"].open() as file:
+        ...     file.seek(2), file.read(4)
+        (2, b'An e')
+        """
         return io.BufferedReader(_RawFile(self), BUFFER_NBYTES)
 
     def _read_bytes(self, start: int, stop: int) -> bytes:

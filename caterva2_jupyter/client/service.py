@@ -47,8 +47,8 @@ class RootStatus:
 
     Examples
     --------
-    >>> str(RootStatus("climate", online=False, followed=True, since="2026-11-22T10:00:00Z"))
-    'climate (followed, offline since 2026-11-22T10:00:00Z)'
+    >>> client.roots["foo"].name, client.roots["foo"].online
+    ('foo', True)
     """
 
     name: str

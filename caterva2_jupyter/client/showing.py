@@ -59,7 +59,9 @@ class Viewed:
 
         Examples
         --------
-        >>> client["foo/dir1/ds-3d"].view()                         # doctest: +SKIP
+        >>> viewer = client["foo/dir1/ds-3d"].view(height=300)
+        >>> viewer.path
+        'foo/dir1/ds-3d.b2nd'
         """
         return shown("view", "viewer", "view", self, height, theme)
 
@@ -84,17 +86,11 @@ class Plotted:
         **options
             Names of axes with an item or a slice, as ``time=3, lat=slice(10, 50)``, and these:
 
-            kind : {"line", "image", "rgb", "hist"}
-                What to draw, instead of what the axes suggest.
-            cmap, vmin, vmax
-                As of ``matplotlib.pyplot.imshow``.
-            colorbar : bool
-            origin : {"lower", "upper"}
-                Where the first row of an image is: below, but for RGB.
-            decode : bool
-                Apply ``scale_factor`` and ``add_offset``; True by default.
-            max_nbytes : int
-                The most bytes of values that are read, 16 MiB by default. Over it: an overview.
+            - ``kind``: ``"line"``, ``"image"``, ``"rgb"`` or ``"hist"``, instead of what the axes suggest;
+            - ``cmap``, ``vmin``, ``vmax``, ``colorbar``: as of ``matplotlib.pyplot.imshow``;
+            - ``origin``: ``"lower"`` or ``"upper"``, where the first row of an image is: below, but for RGB;
+            - ``decode``: apply ``scale_factor`` and ``add_offset``; True by default;
+            - ``max_nbytes``: the most bytes of values that are read, 16 MiB by default. Over it: an overview.
 
         Returns
         -------
@@ -112,8 +108,9 @@ class Plotted:
 
         Examples
         --------
-        >>> array.plot(time=3, x="lon", y="lat")                    # doctest: +SKIP
-        >>> array.plot(np.s_[3, ::2, 100:200])                      # doctest: +SKIP
+        >>> axes = client["foo/dir1/ds-3d"].plot(np.s_[0, ::2, 1:4])
+        >>> axes.get_title()
+        '...'
         """
         axes: Axes = shown("plot", "plotting", "plot", self, key, x=x, y=y, ax=ax, **options)
         return axes
@@ -138,6 +135,7 @@ class Plotted:
 
         Examples
         --------
-        >>> client["foo/dir1/ds-2d"].watch()                        # doctest: +SKIP
+        >>> live = client["foo/dir1/ds-2d"].watch()
+        >>> live.stop()
         """
         return shown("watch", "watching", "watch", self, key, **options)

@@ -18,6 +18,16 @@ class UserService:
 
     ``add`` and ``remove`` are for superusers: others get `AccessDeniedError`. All but ``current`` raise
     `UnsupportedDatasetError` where nobody logs in, and inside Jupyter, which knows its users itself.
+
+    Examples
+    --------
+    >>> client.users.current()["name"]
+    'me@example.com'
+    >>> client.users.add("you@example.com")["email"]
+    'you@example.com'
+    >>> sorted(user["email"] for user in client.users.list())
+    ['me@example.com', 'you@example.com']
+    >>> client.users.remove("you@example.com")
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -29,10 +39,14 @@ class UserService:
     def current(self) -> dict[str, Any]:
         """Who we are to the service: ``name`` (None for strangers), ``is_superuser``, ``groups``, ``login``.
 
+        Raises
+        ------
+        SourceUnavailableError
+
         Examples
         --------
-        >>> client.users.current()["name"]                          # doctest: +SKIP
-        'ada@example.org'
+        >>> client.users.current()["name"]
+        'me@example.com'
         """
         return _checked(self._ask("GET", "/api/v1/user"))
 
@@ -65,6 +79,10 @@ class UserService:
     def remove(self, email: str) -> None:
         """Remove a user, with the personal area. Whoever is logged in as that user is logged out.
 
+        Parameters
+        ----------
+        email : str
+
         Raises
         ------
         NotFoundError
@@ -72,7 +90,13 @@ class UserService:
         self._ask("DELETE", f"/api/v1/users/{quote(email, safe='')}")
 
     def list(self, email: str | None = None) -> list[dict[str, Any]]:
-        """All users, or the one of an e-mail; for whoever has logged in."""
+        """All users, or the one of an e-mail; for whoever has logged in.
+
+        Parameters
+        ----------
+        email : str, optional
+            One user only.
+        """
         users = self._ask("GET", "/api/listusers/", params={"username": email} if email is not None else None)
         if not isinstance(users, list) or not all(isinstance(user, dict) for user in users):
             raise IntegrityError("malformed answer about users")

@@ -33,6 +33,11 @@ class Writable(Located):
             When it is not there any more.
         AccessDeniedError
             When it is not in an area, or is one.
+
+        Examples
+        --------
+        >>> array = client.upload(np.arange(4), "@personal/old.b2nd", overwrite=True)
+        >>> array.remove()
         """
         self._areas.remove(self._address_of())
 
@@ -56,6 +61,12 @@ class Writable(Located):
         ConflictError
             When something is there.
         AccessDeniedError, DatasetNotFoundError
+
+        Examples
+        --------
+        >>> array = client.upload(np.arange(4), "@personal/a.b2nd", overwrite=True)
+        >>> array.move("@personal/b.b2nd", overwrite=True)
+        <RemoteArray @personal/b.b2nd shape=(4,) dtype=int64>
         """
         return self._at(self._areas.move(self._address_of(), goal, overwrite=overwrite))
 
@@ -77,6 +88,11 @@ class Writable(Located):
         Raises
         ------
         ConflictError, AccessDeniedError, DatasetNotFoundError, TooLargeError
+
+        Examples
+        --------
+        >>> client["foo/ds-1d"].copy("@personal/copy.b2nd", overwrite=True)
+        <RemoteArray @personal/copy.b2nd shape=(1000,) dtype=int64>
         """
         address, skipped = self._areas.copy(self._address_of(), goal, overwrite=overwrite)
         warn_of_skipped(skipped)

@@ -61,10 +61,9 @@ class Browser(ipywidgets.VBox):  # type: ignore[misc]
 
     Examples
     --------
-    >>> browser = client.browse()                                   # doctest: +SKIP
-    >>> browser                                                     # doctest: +SKIP
-    >>> browser.selected.shape                                      # doctest: +SKIP
-    (10, 20)
+    >>> browser = client.browse()
+    >>> browser.wait()
+    >>> browser.close()
     """
 
     def __init__(

@@ -45,8 +45,9 @@ class Viewer(anywidget.AnyWidget):
 
     Examples
     --------
-    >>> viewer = client["foo/dir1/ds-3d"].view()                # doctest: +SKIP
-    >>> viewer.path = "foo/dir2/ds-4d.b2nd"                     # doctest: +SKIP
+    >>> viewer = client["foo/dir1/ds-3d"].view()
+    >>> viewer.path = "foo/dir2/ds-4d.b2nd"
+    >>> viewer.close()
     """
 
     _esm = MODULE

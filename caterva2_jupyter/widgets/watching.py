@@ -37,8 +37,8 @@ class LivePlot(ipywidgets.VBox):  # type: ignore[misc]
 
     Examples
     --------
-    >>> live = client["foo/dir1/ds-2d"].watch()                     # doctest: +SKIP
-    >>> live.stop()                                                 # doctest: +SKIP
+    >>> live = client["foo/dir1/ds-2d"].watch()
+    >>> live.stop()
     """
 
     def __init__(self, array: RemoteArray, key: Any = None, **options: Any) -> None:
@@ -141,9 +141,19 @@ def _now() -> str:
 def watch(array: RemoteArray, key: Any = None, **options: Any) -> LivePlot:
     """See ``RemoteArray.watch``.
 
+    Parameters
+    ----------
+    array : RemoteArray
+    key, **options
+        As of ``RemoteArray.watch``.
+
+    Raises
+    ------
+    As ``RemoteArray.watch``.
+
     Examples
     --------
-    >>> from caterva2_jupyter.widgets.watching import watch
-    >>> watch(client["foo/dir1/ds-2d"])                             # doctest: +SKIP
+    >>> live = cat2.watch(client["foo/dir1/ds-2d"])
+    >>> live.close()
     """
     return LivePlot(array, key, **options)

@@ -121,7 +121,8 @@ class _Reductions(Generic[T]):
 
         Examples
         --------
-        >>> ds.cat2.to_caterva2("/data/climate/run1")               # doctest: +SKIP
+        >>> client["foo/dir1"].to_xarray().cat2.to_caterva2("written")
+        PosixPath('...written')
         """
         from .writing import to_caterva2
 
@@ -155,8 +156,8 @@ class _Reductions(Generic[T]):
 
         Examples
         --------
-        >>> ds = xr.open_dataset("cat2://climate/t2m.nc", engine="caterva2")    # doctest: +SKIP
-        >>> ds.cat2.mean(dim="time")                                            # doctest: +SKIP
+        >>> client["foo/dir1/ds-2d"].to_xarray().cat2.mean(dim="dim_0").shape
+        (20,)
         """
         return self._reduce("mean", dim, skipna, keep_attrs, 0)
 
@@ -186,7 +187,16 @@ class _Reductions(Generic[T]):
 
 
 class DataArrayReductions(_Reductions[xr.DataArray]):
-    """``da.cat2``."""
+    """``da.cat2``.
+
+    Examples
+    --------
+    >>> da = client["foo/dir1/ds-2d"].to_xarray()
+    >>> da.cat2.sum().item(), da.cat2.min().item(), da.cat2.max().item(), da.cat2.count().item()
+    (19900, 0, 199, 200)
+    >>> da.cat2.std("dim_1").shape, da.cat2.var("dim_1").dims
+    ((10,), ('dim_0',))
+    """
 
     def _reduce(
         self, op: Operation, dim: Dims, skipna: bool | None, keep_attrs: bool | None, ddof: int
@@ -197,7 +207,14 @@ class DataArrayReductions(_Reductions[xr.DataArray]):
 
 
 class DatasetReductions(_Reductions[xr.Dataset]):
-    """``ds.cat2``."""
+    """``ds.cat2``.
+
+    Examples
+    --------
+    >>> ds = client["foo/dir1"].to_xarray()
+    >>> ds.cat2.mean()["ds-2d"].item()
+    99.5
+    """
 
     def _reduce(self, op: Operation, dim: Dims, skipna: bool | None, keep_attrs: bool | None, ddof: int) -> xr.Dataset:
         dataset = self._obj

@@ -25,9 +25,12 @@ class Caterva2BackendEntrypoint(BackendEntrypoint):
     Examples
     --------
     >>> import xarray as xr
-    >>> xr.open_dataset("cat2://climate/era5.nc", engine="caterva2")                    # doctest: +SKIP
-    >>> Caterva2BackendEntrypoint().guess_can_open("cat2://climate/era5.nc")
-    True
+    >>> xr.open_dataset("cat2://foo/dir1", engine="caterva2")["ds-2d"].shape
+    (10, 20)
+    >>> xr.open_datatree("cat2://foo", engine="caterva2")["dir1/ds-2d"].shape
+    (10, 20)
+    >>> sorted(xr.open_groups("cat2://foo", engine="caterva2"))
+    ['/', '/dir1', '/dir2']
     """
 
     description = "Open HDF5, netCDF4 and Blosc2 arrays of a Caterva2 service, lazily (cat2://ROOT/PATH)"

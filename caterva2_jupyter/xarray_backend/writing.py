@@ -53,7 +53,7 @@ def to_caterva2(
     ----------
     ds : xarray.Dataset, DataTree or DataArray
         Dask arrays are computed some chunks at a time: memory stays bounded.
-    path : path
+    path : str or os.PathLike
         The directory to make, on this machine. It appears when it is complete.
     mode : {"w-", "w"}
         ``w-`` refuses a path that is there; ``w`` replaces a directory that this function made.
@@ -90,9 +90,9 @@ def to_caterva2(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import xarray as xr
     >>> ds = xr.Dataset({"t": ("x", np.arange(3.0), {"units": "K"})})
-    >>> where = to_caterva2(ds, Path(tempfile.mkdtemp()) / "run1")
+    >>> where = cat2.to_caterva2(ds, "run1")
     >>> sorted(file.name for file in where.iterdir())
     ['.caterva2-group.json', 't.b2nd']
     """
