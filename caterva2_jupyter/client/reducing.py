@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compute.overview import Method, missing_values, plan_overview
-from ..compute.reduction import Reduction, fills_in
+from ..compute.reduction import Reduction, fills_in, reduced_dtype
 from ..core.metadata import Entry, Geometry
 from ..core.reduce_request import Number, Operation, ReduceRequest, Working
 from ..core.selection import Selection, parse_basic, parse_orthogonal
@@ -131,7 +131,7 @@ class Reducing:
         TooLargeError
             When the result has more than 64 MiB: reduce over more axes.
         UnsupportedDatasetError
-            For structured dtypes and strings.
+            For strings, and for items with fields: reduce a field, ``array["temperature"].sum()``.
         DatasetChangedError
             When the array has a newer version.
         NotCachedError
@@ -144,6 +144,20 @@ class Reducing:
         (20,)
         """
         return _reduce(self, "sum", axis, dtype, out, keepdims, 0, skip, selection, progress)
+
+    def prod(
+        self: _Array,
+        axis: Axis = None,
+        dtype: npt.DTypeLike | None = None,
+        out: None = None,
+        keepdims: bool = False,
+        *,
+        skip: Skip = None,
+        selection: Any = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Product over axes, made where the data is; see `sum`. It is 1 where everything was skipped."""
+        return _reduce(self, "prod", axis, dtype, out, keepdims, 0, skip, selection, progress)
 
     def mean(
         self: _Array,
@@ -351,21 +365,23 @@ class Reducing:
         >>> array.overview(500).steps                               # doctest: +SKIP
         (12, 12)
         """
-        geometry = _plain_geometry(self)
+        geometry, field = self._geometry, _field(self)
         box, key = _selected(selection, geometry.shape)
-        of = ReduceRequest(self._root, self._entry.path, "stride", self._entry.version, _form(box, geometry.shape))
+        form = _form(box, geometry.shape)
+        of = ReduceRequest(self._root, self._entry.path, "stride", self._entry.version, form, field=field)
         limit = {} if method == "stride" else {"max_nbytes": None}
-        plan = plan_overview(geometry, of, operator.index(max_pixels), method, fills_in(self.attrs), **limit)
+        plan = plan_overview(geometry, of, operator.index(max_pixels), method, fills_in(self.attrs, field), **limit)
         values = _ask(self, Reduction(geometry, plan.request), progress)
         values = values[tuple(key)] if key else values
         steps = tuple(step for step, item in zip(plan.steps, key, strict=True) if isinstance(item, slice))
         return Overview(np.ma.masked_array(values, missing_values(values, plan.fills)), steps, plan.method)
 
 
-def _plain_geometry(array: _Array) -> Geometry:
-    if array._fields:
-        raise UnsupportedDatasetError("a field of a structured array is not reduced where it is: read it, array[...]")
-    return array._geometry
+def _field(array: _Array) -> tuple[str, ...]:
+    """The field that is reduced, where the array is one of an array of items with fields."""
+    if any(not isinstance(field, str) for field in array._fields):
+        raise UnsupportedDatasetError("several fields are not reduced together: take one, array[name]")
+    return array._fields
 
 
 def _form(box: Selection, shape: tuple[int, ...]) -> Any:
@@ -419,11 +435,11 @@ def _reduce(
 ) -> Any:
     if out is not None:
         raise TypeError(f"{op} of a remote array has no out: use what it returns")
-    geometry = _plain_geometry(array)
+    geometry, field = array._geometry, _field(array)
     box, key = _selected(selection, geometry.shape)
     kept = [number for number, item in enumerate(key) if isinstance(item, slice)]
     over = _axes(axis, len(kept))
-    skipped = _skip(skip, array)
+    skipped = _skip(skip, array, field)
     request = ReduceRequest(
         array._root,
         array._entry.path,
@@ -434,6 +450,7 @@ def _reduce(
         dtype=None if dtype is None else np.dtype(dtype).str,
         ddof=ddof,
         skip=skipped,
+        field=field,
     )
     reduction = Reduction(geometry, request)
     how: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
@@ -443,7 +460,7 @@ def _reduce(
         how["ddof"] = ddof
     if not box.size:
         # NumPy's own result, warning or error.
-        nothing = np.empty([len(box.axes[i]) for i in kept], geometry.dtype.newbyteorder("="))
+        nothing = np.empty([len(box.axes[i]) for i in kept], reduced_dtype(geometry.dtype, field).newbyteorder("="))
         return getattr(nothing, op)(axis=tuple(over), keepdims=keepdims, **how)
     if "ddof" in how and not skipped and ddof >= math.prod(len(box.axes[kept[i]]) for i in over):
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
@@ -471,14 +488,14 @@ def _stored_axes(over: set[int], kept: list[int], ndim: int) -> tuple[int, ...] 
     return None if len(going) == ndim else going
 
 
-def _skip(skip: Skip, array: _Array) -> tuple[Number, ...]:
+def _skip(skip: Skip, array: _Array, field: tuple[str, ...]) -> tuple[Number, ...]:
     if skip is None:
         return ()
     many = skip if isinstance(skip, Iterable) and not isinstance(skip, str) else (skip,)
     values: list[Number] = []
     for value in many:
         if isinstance(value, str) and value == "fill":
-            values += fills_in(array.attrs)
+            values += fills_in(array.attrs, field)
         elif (isinstance(value, str) and value.lower() in ("nan", "nat")) or (
             isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value)
         ):

@@ -15,12 +15,14 @@ import numpy.typing as npt
 from ..core.codec import encode_blocks
 from ..core.exact_slice import encode_pieces, piece_geometry
 from ..core.metadata import Geometry
+from ..core.reduce_request import ReduceRequest
 from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from ..errors import IntegrityError
 from .boxes import Answer
 from .evaluation import BoundExpression, Fetch, KeptBoxes, Signature, bind
 from .expression import parse
 from .records import BoxBuilder, Buffer, pack_records, unpack_records
+from .reduction import Reduction
 
 __all__ = ["ASKING", "Ask", "AskingJob", "block_selection", "evaluate"]
 
@@ -31,14 +33,15 @@ AskingJob = Callable[[Mapping[str, Any], Ask], Answer]
 
 
 def evaluate(arguments: Mapping[str, Any], ask: Ask) -> Answer:
-    """Values of an expression as packed records.
+    """Values of an expression as packed records, or what they are reduced to.
 
     Parameters
     ----------
     arguments : mapping
         ``expression``: text; ``operands``: by name ``{"geometry", "leaf"}`` of an array, where ``leaf`` is what it is
         asked for by, or ``{"expression", "operands"}``; ``geometry`` of the result; ``seed`` of its checksums; and
-        either ``selection`` and ``fast`` for an exact slice, or ``nchunk`` and ``ids`` for blocks.
+        either ``selection`` and ``fast`` for an exact slice, or ``nchunk`` and ``ids`` for blocks, or ``reduce``, the
+        JSON form of a ``ReduceRequest``.
     ask : callable
         Told ``{"leaf", "selection"}``, it gives the digest of the answer and its packed records.
     """
@@ -51,9 +54,26 @@ def evaluate(arguments: Mapping[str, Any], ask: Ask) -> Answer:
         selection = Selection.from_json(arguments["selection"], geometry.shape)
         box = bound.box(selection, fetch)
         return {}, pack_records(encode_pieces(seed, box, piece_geometry(geometry, selection), bool(arguments["fast"])))
+    if "reduce" in arguments:
+        reduction = Reduction(geometry, ReduceRequest.from_json(arguments["reduce"]))
+        values = _reduced(bound, fetch, reduction)
+        return {}, pack_records(encode_pieces(seed, values, reduction.pieces) if values.size else [])
     nchunk, ids = int(arguments["nchunk"]), [int(i) for i in arguments["ids"]]
     raw = _blocks(bound, fetch, geometry, nchunk, ids)
     return {}, pack_records([encode_blocks(seed, nchunk, ids, raw, geometry)])
+
+
+def _reduced(bound: BoundExpression, fetch: Fetch, reduction: Reduction) -> Array:
+    """A reduction of an expression's values, tile by tile: no more of them than a tile are there at once."""
+    if not reduction.selection.size:
+        return reduction.of_nothing()
+    if reduction.taken is not None:
+        return reduction.items(bound.box(reduction.taken, fetch))
+    state = reduction.begin()
+    for projection in reduction.plan:
+        for tile in reduction.tiles(projection):
+            reduction.add(state, [reduction.partial(bound.box(tile.selection, fetch), tile.start)])
+    return reduction.finish(state=state)
 
 
 def _bound(form: Mapping[str, Any], ask: Ask) -> tuple[BoundExpression, Fetch]:

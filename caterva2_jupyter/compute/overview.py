@@ -18,7 +18,7 @@ from ..core.metadata import Geometry
 from ..core.reduce_request import Number, Operation, ReduceRequest
 from ..core.selection import Selection
 from ..errors import RequestError, TooLargeError, UnsupportedDatasetError
-from .reduction import Reduction
+from .reduction import Reduction, reduced_dtype
 
 __all__ = ["MAX_DECODED_NBYTES", "MAX_PIXELS", "METHODS", "Method", "OverviewPlan", "missing_values", "plan_overview"]
 
@@ -104,7 +104,7 @@ def plan_overview(
     how = cast("Method", method)
     pixels = _bounded(shape, max_pixels, MAX_VALUES // 2 if how == "minmax" else MAX_VALUES)
     op: Operation = how
-    skip = _skipped(geometry.dtype, fills) if how != "stride" else ()
+    skip = _skipped(reduced_dtype(geometry.dtype, of.field), fills) if how != "stride" else ()
     while True:
         steps = _steps(shape, pixels)
         request = replace(of, op=op, axis=None, steps=steps, dtype=None, keepdims=False, ddof=0, skip=skip)

@@ -50,6 +50,6 @@ def reduce_records(
             part = tiles.send(was_whole)
         except StopIteration:
             part = None
-    values = taken.out if taken is not None else reduction.finish(state=state)
-    raw: Buffer = values.reshape(-1).view(np.uint8).data if values.nbytes else b""
+    values = reduction.items(taken.out) if taken is not None else reduction.finish(state=state)
+    raw: Buffer = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if values.nbytes else b""
     return {"shape": list(values.shape)}, [raw]

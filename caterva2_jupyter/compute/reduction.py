@@ -24,7 +24,16 @@ from ..core.reduce_request import Number, ReduceRequest, reduction_digest
 from ..core.selection import AxisItems, AxisRange, AxisSelection, Selection
 from ..errors import IntegrityError, RequestError, TooLargeError, UnsupportedDatasetError
 
-__all__ = ["MAX_RESULT_NBYTES", "Partial", "Reduction", "Tile", "fills_in", "fills_of", "next_part"]
+__all__ = [
+    "MAX_RESULT_NBYTES",
+    "Partial",
+    "Reduction",
+    "Tile",
+    "fills_in",
+    "fills_of",
+    "next_part",
+    "reduced_dtype",
+]
 
 MAX_RESULT_NBYTES = 64 << 20
 """Bytes of the largest result."""
@@ -35,7 +44,7 @@ Array = npt.NDArray[Any]
 Place = tuple[tuple[int, int], ...]
 State = tuple[Array, ...]
 _ORDERED = ("min", "max", "minmax")
-_SUMS = ("sum", "mean")
+_FOLDS = ("sum", "mean", "prod")
 _SPREADS = ("std", "var")
 _FILL_NAMES = ("_FillValue", "missing_value")
 
@@ -125,7 +134,7 @@ class Reduction:
         self._bins = tuple(
             1 if i in self._over else -(-n // s) for i, (n, s) in enumerate(zip(box, self._steps, strict=True))
         )
-        self._stored = geometry.dtype
+        self._stored = reduced_dtype(geometry.dtype, request.field)
         self.dtype = _result_dtype(self._stored, request)
         kept = self._bins if request.keepdims else tuple(n for i, n in enumerate(self._bins) if i not in self._over)
         self.shape = (*kept, 2) if request.op == "minmax" else kept
@@ -161,6 +170,12 @@ class Reduction:
     def plan(self) -> BlockPlan:
         """The blocks that are needed."""
         return BlockPlan(self.geometry, self.taken or self.selection)
+
+    def items(self, box: Array) -> Array:
+        """What is reduced of items as they are stored: all of each, or a field."""
+        for name in self.request.field:
+            box = box[name]
+        return box
 
     # Cutting
 
@@ -230,7 +245,7 @@ class Reduction:
             Its first position in the box.
         """
         with np.errstate(all="ignore"):
-            return Partial(self._place(tile.shape, start), self._state(tile, start))
+            return Partial(self._place(tile.shape, start), self._state(self.items(tile), start))
 
     def _place(self, shape: tuple[int, ...], start: tuple[int, ...]) -> Place:
         steps = self._steps
@@ -246,8 +261,9 @@ class Reduction:
             ones = fold(np.add, mask, np.dtype(np.int64))
         if op == "count":
             return (fold.counts() if ones is None else ones,)
-        if op in _SUMS:
-            return (fold(np.add, _masked(self._summable(tile), valid, 0), self._sum_dtype), *_some(ones))
+        if op in _FOLDS:
+            join, neutral = (np.multiply, 1) if op == "prod" else (np.add, 0)
+            return (fold(join, _masked(self._summable(tile), valid, neutral), self._sum_dtype), *_some(ones))
         if op in ("any", "all"):
             truth = tile.astype(np.bool_) if tile.dtype.kind != "b" else tile
             function = np.logical_or if op == "any" else np.logical_and
@@ -267,7 +283,7 @@ class Reduction:
 
     def _summable(self, tile: Array) -> Array:
         real_only = self.request.dtype is not None and np.dtype(self.request.dtype).kind not in "cO"
-        return tile.real if tile.dtype.kind == "c" and real_only and self.request.op in _SUMS else tile
+        return tile.real if tile.dtype.kind == "c" and real_only and self.request.op in _FOLDS else tile
 
     def merge(self, partials: Iterable[Partial]) -> list[Partial]:
         """Partial results with those of the same bins put together; in order."""
@@ -284,8 +300,9 @@ class Reduction:
         counts = (np.zeros(shape, np.int64),) if self.request.skip else ()
         if op == "count":
             return (np.zeros(shape, np.int64),)
-        if op in _SUMS:
-            return (np.full(shape, _zero(self._sum_dtype), self._sum_dtype), *counts)
+        if op in _FOLDS:
+            neutral = 1 if op == "prod" else _zero(self._sum_dtype)
+            return (np.full(shape, neutral, self._sum_dtype), *counts)
         if op in ("any", "all"):
             return (np.full(shape, op == "all"),)
         if op in _ORDERED:
@@ -314,6 +331,8 @@ class Reduction:
             names = ("min", "max") if op == "minmax" else (op,)
             joined: list[Array] = [_extremum(n)(x, y) for n, x, y in zip(names, a, b, strict=False)]
             return (*joined, *(x + y for x, y in zip(a[len(names) :], b[len(names) :], strict=True)))
+        if op == "prod":
+            return (np.multiply(a[0], b[0]), *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
         return tuple(np.add(x, y) for x, y in zip(a, b, strict=True))
 
     def finish(self, partials: Iterable[Partial] = (), state: State | None = None) -> Array:
@@ -328,7 +347,7 @@ class Reduction:
         op, request = self.request.op, self.request
         if op in ("any", "all", "count"):
             return state[0]
-        if op == "sum":
+        if op in ("sum", "prod"):
             return _cast(state[0], self.dtype)
         counts = state[-1] if request.skip and op not in _SPREADS else None
         if op == "mean":
@@ -400,7 +419,7 @@ class _Folding:
     def __call__(self, function: np.ufunc, values: Array, dtype: np.dtype[Any]) -> Array:
         whole = tuple(i for i, (e, n) in enumerate(zip(self._edges, self._shape, strict=True)) if len(e) == 1 < n)
         how: dict[str, Any] = {}
-        if function is np.add and dtype.kind in "biufc" and not (values.dtype.kind == "c" != dtype.kind):
+        if function in (np.add, np.multiply) and dtype.kind in "biufc" and not (values.dtype.kind == "c" != dtype.kind):
             how["dtype"] = dtype  # converted on the way, without a copy of the tile
         else:
             values = values.astype(dtype, copy=False)
@@ -440,15 +459,38 @@ def _join_spreads(a: State, b: State) -> State:
     return n, mean, squares
 
 
+def reduced_dtype(dtype: np.dtype[Any], field: tuple[str, ...]) -> np.dtype[Any]:
+    """Dtype of what is reduced of items: theirs, or that of a field.
+
+    Raises
+    ------
+    RequestError
+        When there is no such field.
+
+    Examples
+    --------
+    >>> reduced_dtype(np.dtype([("a", "i4"), ("b", [("x", "f8")])]), ("b", "x"))
+    dtype('float64')
+    """
+    for name in field:
+        if dtype.names is None or name not in dtype.names:
+            there = f"there are {', '.join(dtype.names)}" if dtype.names else "items have none"
+            raise RequestError(f"no field {name!r}: {there}")
+        dtype = dtype[name]
+    return dtype
+
+
 def _result_dtype(stored: np.dtype[Any], request: ReduceRequest) -> np.dtype[Any]:
     """The dtype that NumPy's result has."""
     op = request.op
     if is_vlen(stored) or stored.hasobject:
         raise UnsupportedDatasetError("strings of variable length have no reductions: read them")
+    if stored.subdtype is not None:
+        raise UnsupportedDatasetError(f"a field of arrays has no {op}: read it")
     if op == "stride":
         return stored
-    if stored.names is not None or stored.subdtype is not None:
-        raise UnsupportedDatasetError(f"items with fields have no {op}: read a field, and reduce it where you are")
+    if stored.names is not None:
+        raise UnsupportedDatasetError(f"items with fields have no {op}: reduce a field, array[name].{op}()")
     if op == "count":
         return np.dtype(np.int64)
     asked: np.dtype[Any] | None = None
@@ -457,7 +499,7 @@ def _result_dtype(stored: np.dtype[Any], request: ReduceRequest) -> np.dtype[Any
             asked = dtype_from_json(request.dtype)
         except IntegrityError as error:
             raise RequestError(str(error)) from None
-        if op not in (*_SUMS, *_SPREADS) or asked.kind not in ("fc" if op in _SPREADS else "biufcm"):
+        if op not in (*_FOLDS, *_SPREADS) or asked.kind not in ("fc" if op in _SPREADS else "biufcm"):
             raise RequestError(f"{op} does not take dtype {asked}")
         if op in _SPREADS and stored.kind == "c" != asked.kind:
             raise RequestError(f"{op} of complex values does not take dtype {asked}: give a complex one")
@@ -612,13 +654,15 @@ def fills_of(entry: Entry) -> tuple[Number, ...]:
     return fills_in({name: decode_attr(entry.attrs[name]) for name in _FILL_NAMES if name in entry.attrs})
 
 
-def fills_in(attrs: Mapping[str, Any]) -> tuple[Number, ...]:
-    """The same of decoded attributes."""
+def fills_in(attrs: Mapping[str, Any], field: tuple[str, ...] = ()) -> tuple[Number, ...]:
+    """The same of decoded attributes, or of a field of them."""
     found: list[Number] = []
     for name in _FILL_NAMES:
         if name not in attrs:
             continue
         values = np.asarray(attrs[name])
+        for part in field:
+            values = values[part] if part in (values.dtype.names or ()) else values
         if values.dtype.kind not in "iufb" or values.size > 8:
             continue
         for value in values.reshape(-1).tolist():

@@ -20,13 +20,14 @@ from .selection import Selection
 
 __all__ = ["OPERATIONS", "Operation", "ReduceRequest", "Working", "parse_skip", "reduction_digest"]
 
-Operation = Literal["sum", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"]
+Operation = Literal["sum", "prod", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 
 MAX_REQUEST_NBYTES = 16 << 20
 MAX_SKIPPED = 16
+MAX_FIELDS = 16
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_KEYS = {"path", "version", "selection", "op", "axis", "steps", "dtype", "keepdims", "ddof", "skip"}
+_KEYS = {"path", "version", "selection", "field", "op", "axis", "steps", "dtype", "keepdims", "ddof", "skip"}
 
 Number = int | float
 
@@ -46,7 +47,7 @@ class ReduceRequest:
     Attributes
     ----------
     root, path : str
-    op : {"sum", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"}
+    op : {"sum", "prod", "mean", "min", "max", "std", "var", "any", "all", "count", "minmax", "stride"}
         ``minmax`` gives both, along a new last axis; ``stride`` the first item of each bin, as it is stored.
     version : str or None
         None: whatever the version is now.
@@ -64,6 +65,8 @@ class ReduceRequest:
         What is taken off the number of values, for ``std`` and ``var``.
     skip : tuple of number
         Stored values that do not count; NaN among them is NaN and NaT.
+    field : tuple of str
+        Of items with fields, the one that is reduced: its name, and in it those of inner ones.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class ReduceRequest:
     keepdims: bool = False
     ddof: Number = 0
     skip: tuple[Number, ...] = ()
+    field: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         form: dict[str, Any] = {"path": f"{self.root}/{self.path}", "op": self.op}
@@ -148,6 +152,7 @@ class ReduceRequest:
             keepdims=keepdims,
             ddof=ddof or 0,
             skip=parse_skip(form.get("skip", [])),
+            field=_parse_field(form.get("field", [])),
         )
 
 
@@ -162,6 +167,8 @@ def _options(request: ReduceRequest) -> dict[str, Any]:
         value = getattr(request, name)
         if value:
             form[name] = value
+    if request.field:
+        form["field"] = list(request.field)
     if request.skip:
         form["skip"] = [_word(value) for value in request.skip]
     return form
@@ -193,6 +200,12 @@ def parse_skip(form: Any) -> tuple[Number, ...]:
         else:
             raise RequestError("skip has numbers, and 'nan', 'inf' and '-inf'")
     return tuple(values)
+
+
+def _parse_field(form: Any) -> tuple[str, ...]:
+    if not isinstance(form, list) or len(form) > MAX_FIELDS or not all(isinstance(name, str) for name in form):
+        raise RequestError(f"a field is a list of at most {MAX_FIELDS} names")
+    return tuple(form)
 
 
 def _word(value: Number) -> Number | str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +26,7 @@ from ..core.metadata import Entry
 from ..core.reduce_request import Working
 from .root import ReadChunk, Root
 
-__all__ = ["REDUCTIONS_AT_ONCE", "WORKING_S", "reduce_stored"]
+__all__ = ["REDUCTIONS_AT_ONCE", "WORKING_S", "reduce_stored", "while_made"]
 
 REDUCTIONS_AT_ONCE = 2
 """Reductions that are computed at the same time; others wait."""
@@ -50,6 +50,24 @@ def reduce_stored(
     DatasetChangedError, IntegrityError
     """
     return _Reducing(_Work(files, entry, reduction, executor, fast), turn)
+
+
+async def while_made(
+    make: Callable[[], Coroutine[Any, Any, list[BlockRecord]]], working: Callable[[], Working]
+) -> AsyncIterator[BlockRecord | Working]:
+    """The pieces of a result that is made elsewhere; before them, now and then, how far it is. Close it to stop."""
+    task = asyncio.create_task(make())
+    try:
+        while not (await asyncio.wait([task], timeout=WORKING_S))[0]:
+            yield working()
+        for record in task.result():
+            yield record
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at
 
 
 class _Reducing:
@@ -197,15 +215,16 @@ class _Work:
 
     async def _take(self) -> Array:
         """What is given as it is stored: the first item of each bin."""
-        taken = self._reduction.taken
+        reduction = self._reduction
+        taken = reduction.taken
         assert taken is not None
-        assembler = Assembler(self._reduction.geometry, taken)
+        assembler = Assembler(reduction.geometry, taken)
         projections = iter(self._plan)
-        block_nbytes = max(self._reduction.geometry.block_nbytes, 1)
+        block_nbytes = max(reduction.geometry.block_nbytes, 1)
         while some := await self._call(_next_projections, projections, block_nbytes):
             await self._call(self._place, some, assembler)
             self.done += sum(len(p.blocks) for p in some)
-        return assembler.out
+        return reduction.items(assembler.out)
 
     def _place(self, projections: list[ChunkProjection], assembler: Assembler) -> None:
         with self._files.reading(self._entry) as read_chunk:

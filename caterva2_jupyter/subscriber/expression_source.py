@@ -20,6 +20,7 @@ import numpy as np
 from ..compute.evaluation import BoundExpression, Signature, bind
 from ..compute.expression import parse
 from ..compute.records import Buffer, pack_records, unpack_records
+from ..compute.reduction import Reduction
 from ..compute.stored_expression import EXPRESSION_KEY, StoredExpression, checked_operands, expression_of
 from ..core.answer_choice import can_slice, choose_answer, predict
 from ..core.blocks import BlockRecord, checksum_seed
@@ -29,7 +30,7 @@ from ..core.events import EventBatch
 from ..core.exact_slice import selection_digest, slice_seed
 from ..core.metadata import Entry, Geometry
 from ..core.paths import split_address
-from ..core.reduce_request import ReduceRequest
+from ..core.reduce_request import ReduceRequest, Working
 from ..core.selection import Selection
 from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
 from ..core.wire import ReadRequest
@@ -43,6 +44,7 @@ from ..errors import (
     UnsupportedDatasetError,
 )
 from ..storage.comparison import compare_blocks
+from ..storage.reducing import while_made
 from ..storage.threaded_source import wanted_blocks
 from ..web.compute_pool import ComputePool
 from .areas import AreaSource
@@ -238,14 +240,8 @@ class ExpressionSource:
         if expression_of(entry) is None:
             return await self.area.read_blocks(request)
         leaves = _Leaves()
-        resolved = await self._resolve(entry, leaves)
-        entry, geometry = resolved.entry, resolved.entry.geometry
-        assert geometry is not None
-        if request.version not in (None, entry.version):
-            raise DatasetChangedError(
-                f"expression {entry.path!r} in root {self.root!r}, or an operand of it, changed: "
-                f"version {str(request.version)[:40]} is gone"
-            )
+        resolved, geometry = await self._current(entry, request.version, leaves)
+        entry = resolved.entry
         plan = BlockPlan(geometry, Selection.from_json(request.selection, geometry.shape))
         wanted = wanted_blocks(plan, request)
         if request.mode != "blocks" and request.window is None and can_slice(geometry, plan.selection):
@@ -256,6 +252,18 @@ class ExpressionSource:
         records = self._records(resolved, leaves, groups)
         first = await anext(records, None)  # what fails at once is told before the answer begins
         return BlockStream(entry, _after(first, records))
+
+    async def _current(self, entry: Entry, version: str | None, leaves: _Leaves) -> tuple[_Resolved, Geometry]:
+        """An expression whose version is the one that is asked for."""
+        resolved = await self._resolve(entry, leaves)
+        geometry = resolved.entry.geometry
+        assert geometry is not None
+        if version not in (None, resolved.entry.version):
+            raise DatasetChangedError(
+                f"expression {entry.path!r} in root {self.root!r}, or an operand of it, changed: "
+                f"version {str(version)[:40]} is gone"
+            )
+        return resolved, geometry
 
     async def _slice(self, resolved: _Resolved, leaves: _Leaves, selection: Selection, *, fast: bool) -> BlockStream:
         digest = selection_digest(selection)
@@ -286,11 +294,16 @@ class ExpressionSource:
 
     async def reduce(self, request: ReduceRequest) -> ReducedStream:
         entry = await self.area.entry(request.path)
-        if expression_of(entry) is not None:
-            raise UnsupportedDatasetError(
-                f"{entry.path!r} is an expression, which is not reduced: store one like sum(..., axis=0), or read it"
-            )
-        return await self.area.reduce(request)
+        if expression_of(entry) is None:
+            return await self.area.reduce(request)
+        leaves = _Leaves()
+        resolved, geometry = await self._current(entry, request.version, leaves)
+        reduction = Reduction(geometry, request)
+        seed = slice_seed(checksum_seed(resolved.entry.id, resolved.entry.version), reduction.digest)
+        want = {"seed": seed, "reduce": request.to_json()}
+        working = Working(0, reduction.plan.nblocks)
+        made = while_made(lambda: self._evaluate(resolved, leaves, want), lambda: working)
+        return ReducedStream(resolved.entry, made, reduction.digest)
 
 
 def area_of(source: Source) -> AreaSource | None:

@@ -6,7 +6,6 @@ are made from the same blocks in a process that may die of them; this one only r
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from ..core.source import FileStream
 from ..core.wire import ReadRequest
 from ..errors import IntegrityError
 from ..storage.plain_file import PART_NBYTES
-from ..storage.reducing import WORKING_S
+from ..storage.reducing import while_made
 from ..storage.threaded_source import ThreadedSource, _Planned
 from ..web.compute_pool import ComputePool
 from ..web.packed_records import box_arguments, packed_parts
@@ -76,11 +75,6 @@ class PooledSource(ThreadedSource):
     def _reduced(
         self, entry: Entry, reduction: Reduction, request: ReduceRequest
     ) -> AsyncIterator[BlockRecord | Working]:
-        return self._reducing_there(entry, reduction, request)
-
-    async def _reducing_there(
-        self, entry: Entry, reduction: Reduction, request: ReduceRequest
-    ) -> AsyncIterator[BlockRecord | Working]:
         working = Working(0, reduction.plan.nblocks)
 
         async def tiles() -> AsyncIterator[Sequence[Buffer]]:
@@ -94,18 +88,7 @@ class PooledSource(ThreadedSource):
                 working = Working(working.done + len(tile.projection.blocks), working.total)
                 part = await self._run(next_part, parts, any(record.is_whole for record in records))
 
-        task = asyncio.create_task(self._reduce_there(entry, reduction, request, tiles()))
-        try:
-            while not (await asyncio.wait([task], timeout=WORKING_S))[0]:
-                yield working
-            for record in task.result():
-                yield record
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()  # looked at
+        return while_made(lambda: self._reduce_there(entry, reduction, request, tiles()), lambda: working)
 
     async def _reduce_there(
         self, entry: Entry, reduction: Reduction, request: ReduceRequest, tiles: AsyncIterator[Sequence[Buffer]]

@@ -42,7 +42,7 @@ OPERATIONS: tuple[tuple[str, str, str, str, str], ...] = (
     ("GET /api/v1/meta", "The entry of a dataset or group, with all its attributes.", "path", "", "json 304"),
     ("POST /api/v1/read", "The blocks of a selection, or its exact slice.", "", "path version? selection:list? held? known? window:list? mode? fast:bool?", "records 409 410 413 429"),
     ("POST /api/v1/read-many", "The answers to several reads, one after the other.", "", "reads:list", "records 413 429"),
-    ("POST /api/v1/reduce", "A reduction over axes, computed where the data is.", "", "path version? op axis:list? steps:list? dtype? keepdims:bool? ddof? skip? selection:list?", "records 409 413 429"),
+    ("POST /api/v1/reduce", "A reduction over axes, computed where the data is.", "", "path version? op field:list? axis:list? steps:list? dtype? keepdims:bool? ddof? skip? selection:list?", "records 409 413 429"),
     ("GET /api/v1/chunks/{id}/{version}/{nchunk}", "One chunk of a version, which never changes.", "", "", "records 304"),
     ("HEAD /api/v1/chunks/{id}/{version}/{nchunk}", "The headers of one chunk.", "", "", "records"),
     ("GET /api/v1/file", "The stored bytes of a dataset; Range, If-None-Match and If-Range are understood.", "path", "", "bytes 206 304 416"),

@@ -12,7 +12,7 @@ from caterva2_jupyter.storage.memory_root import MemoryRoot
 from tests.client.conftest import ARRAYS, SHAPE
 from tests.client.memory_service import MemoryService
 
-OPERATIONS = ["sum", "mean", "min", "max", "std", "var", "any", "all"]
+OPERATIONS = ["sum", "prod", "mean", "min", "max", "std", "var", "any", "all"]
 
 
 def assert_equal(got, want):
@@ -44,6 +44,7 @@ def test_functions_of_numpy_reduce_where_the_data_is(client, memory_service):
     assert np.mean(array) == want.mean()
     assert np.sum(array, axis=1).tolist() == want.sum(axis=1).tolist()
     assert np.max(array) == want.max()
+    assert np.prod(array, axis=2).tolist() == want.prod(axis=2).tolist()
     assert np.min(array, axis=(0, 1)).tolist() == want.min(axis=(0, 1)).tolist()
     assert np.std(array, ddof=1) == pytest.approx(want.std(ddof=1))
     assert np.var(array, axis=0, keepdims=True).shape == (1, *SHAPE[1:])
@@ -111,12 +112,41 @@ def test_too_few_values_are_warned_of(client):
 
 def test_what_cannot_be_reduced_is_refused_in_one_line(client):
     array = client["foo/structured"]
-    for refused in (array.sum, array["x"].sum, client["foo/strings"].max, lambda: client["foo/cube"].sum(out=1)):
+    for refused in (array.sum, array[["x", "v"]].sum, client["foo/strings"].max, lambda: client["foo/cube"].sum(out=1)):
         with pytest.raises(TypeError) as refusal:
             refused()
         assert "\n" not in str(refusal.value)
     with pytest.raises(cat2.SelectionError, match="None"):
         client["foo/cube"].sum(selection=(None, 0))
+
+
+def test_fields_are_reduced_where_the_data_is():
+    array = np.zeros((9, 8), [("id", ">i4"), ("at", [("x", "<f4"), ("y", "<f8")]), ("three", "<i2", (3,))])
+    array["id"], array["at"]["y"] = np.arange(72).reshape(9, 8), np.random.default_rng(0).normal(size=(9, 8))
+    array["at"]["y"][2, 3] = -9.0
+    root = MemoryRoot({})
+    fill = np.zeros((), array.dtype)
+    fill["at"]["y"] = -9.0
+    root.set("items.b2nd", array, attrs={"_FillValue": fill[()]}, chunks=(4, 4), blocks=(2, 3))
+    with MemoryService({"foo": root}) as service, cat2.connect(service.url) as client:
+        items = client["foo/items"]
+        assert items["id"].sum(axis=0).tolist() == array["id"].sum(axis=0).tolist()
+        assert items["id"].max() == 71
+        assert items["at"]["y"].mean(1, selection=np.s_[::-2, 1:5]) == pytest.approx(
+            array["at"]["y"][::-2, 1:5].mean(1)
+        )
+        assert items["at"]["y"].min() == -9.0
+        assert items["at"]["y"].min(skip=-9.0) == array["at"]["y"][array["at"]["y"] != -9.0].min()
+        assert items["id"].sum(selection=np.s_[:0]) == 0
+        overview = items["at"]["y"].overview(4)
+        assert np.asarray(overview).tolist() == array["at"]["y"][::3, ::2].tolist()
+        assert items["at"]["y"].overview(3, "mean").values.shape == (3, 3)
+        for refused in (items.sum, items["at"].sum, items["three"].sum, items["three"].overview):
+            with pytest.raises(TypeError) as refusal:
+                refused()
+            assert "\n" not in str(refusal.value)
+        if isinstance(items.attrs["_FillValue"], np.void):
+            assert items["at"]["y"].min(skip="fill") > -9.0
 
 
 def filled_root():

@@ -22,6 +22,7 @@ REQUESTS = [
     ReduceRequest("foo", "x.b2nd", "mean", "v", [[0, 5, 2]], axis=(0, 2), dtype="<f4", keepdims=True),
     ReduceRequest("foo", "x.b2nd", "std", ddof=1.5, skip=(-9999, 1e20, math.inf, -math.inf)),
     ReduceRequest("foo", "x.b2nd", "minmax", steps=(1, 1000)),
+    ReduceRequest("foo", "x.b2nd", "prod", axis=(1,), field=("a", "b c")),
 ]
 
 
@@ -57,6 +58,9 @@ def test_a_request_is_read_as_it_was_written(request_: ReduceRequest) -> None:
         {"path": 5},
         {"version": 5},
         {"where": "x > 5"},
+        {"field": "a"},
+        {"field": [1]},
+        {"field": ["a"] * 17},
     ],
 )
 def test_what_is_malformed_is_refused(change: dict[str, Any]) -> None:

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from caterva2_jupyter.compute.records import BoxBuilder
+from caterva2_jupyter.compute.reduction import Reduction
 from caterva2_jupyter.compute.stored_expression import StoredExpression
 from caterva2_jupyter.core.blocks import BlockRecord
+from caterva2_jupyter.core.exact_slice import PieceAssembler
 from caterva2_jupyter.core.metadata import Geometry
+from caterva2_jupyter.core.reduce_request import ReduceRequest
 from caterva2_jupyter.core.selection import Selection
-from caterva2_jupyter.core.wire import Preamble, ReadRequest, RecordParser
+from caterva2_jupyter.core.wire import Preamble, ReadRequest, RecordParser, ReduceParser
 from caterva2_jupyter.subscriber import expression_source, seen_roots
 from caterva2_jupyter.subscriber.permissions import Visitor
 from tests.subscriber.test_handlers import GRID, Served, array_of, with_foo
@@ -172,6 +175,37 @@ def test_only_the_operands_blocks_that_are_needed_move(tmp_path: Path, visitor: 
         # Now it is cached here.
         got = values_of(await sub.fetch("/api/v1/values?path=@public/x&sel=1:3,0:10"))
         assert len(asked) <= 2
+
+    with_foo(test, tmp_path)
+
+
+async def reduced(sub: Served, made: dict[str, Any], op: str, **how: Any) -> np.ndarray:
+    form = {"path": f"{made['root']}/{made['path']}", "version": made["version"], "op": op, **how}
+    response = await sub.fetch("/api/v1/reduce", "POST", json.dumps(form))
+    assert response.code == 200, response.body
+    reduction = Reduction(Geometry.from_json(made["geometry"]), ReduceRequest.from_json(form))
+    parser, pieces = ReduceParser(reduction.digest), PieceAssembler(reduction.result, Selection.whole(reduction.shape))
+    for item in parser.feed_reduced(response.body):
+        if isinstance(item, BlockRecord):
+            pieces.add(item)
+    parser.close()
+    return pieces.out
+
+
+def test_an_expression_is_reduced_where_it_is_evaluated(tmp_path: Path, visitor: list[Visitor]) -> None:
+    async def test(sub: Served) -> None:
+        made = await create(sub, "@public/x", "a * 2 + b", a=A, b=B)
+        over = await create(sub, "@public/over", "x - 1", x="@public/x.b2nd")
+        values = GRID * 2 + GRID.astype("f4")
+        np.testing.assert_allclose(await reduced(sub, made, "mean", axis=[0]), values.mean(0))
+        np.testing.assert_allclose(await reduced(sub, over, "std", axis=[1], ddof=1), (values - 1).std(1, ddof=1))
+        part = [[5, 45, 3], {"at": [0, 7, 99]}]
+        assert await reduced(sub, made, "max", selection=part) == values[5:45:3, [0, 7, 99]].max()
+        np.testing.assert_array_equal(await reduced(sub, made, "stride", steps=[7, 40]), values[::7, ::40])
+        told = await sub.fetch("/api/v1/overview?path=@public/over&max_pixels=6&method=mean")
+        assert values_of(told).shape == (6, 6)
+        gone = {"path": "@public/x.b2nd", "version": "0" * 32, "op": "sum"}
+        assert (await sub.fetch("/api/v1/reduce", "POST", json.dumps(gone))).code == 409
 
     with_foo(test, tmp_path)
 
