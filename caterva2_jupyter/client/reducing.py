@@ -55,9 +55,9 @@ class Overview:
 
     Examples
     --------
-    >>> overview = Overview(np.ma.masked_array([1.0, 2.0]), (500,), "mean")
-    >>> np.asarray(overview).tolist(), overview.steps
-    ([1.0, 2.0], (500,))
+    >>> overview = client["foo/ds-1d"].overview(2, "mean")
+    >>> np.asarray(overview).tolist(), overview.steps, overview.method
+    ([249.5, 749.5], (500,), 'mean')
     """
 
     values: np.ma.MaskedArray[Any, np.dtype[Any]]
@@ -139,9 +139,11 @@ class Reducing:
 
         Examples
         --------
-        >>> array = client["foo/dir1/ds-2d.b2nd"]                   # doctest: +SKIP
-        >>> array.sum(axis=0).shape                                 # doctest: +SKIP
-        (20,)
+        >>> array = client["foo/dir1/ds-2d"]
+        >>> array.sum(axis=0).shape, array.sum(selection=np.s_[:2, 3])
+        ((20,), np.uint64(26))
+        >>> array.any(), array.all(), array.count(skip=0)
+        (np.True_, np.False_, np.int64(199))
         """
         return _reduce(self, "sum", axis, dtype, out, keepdims, 0, skip, selection, progress)
 
@@ -190,8 +192,10 @@ class Reducing:
 
         Examples
         --------
-        >>> np.mean(array, axis=0)                                  # doctest: +SKIP
-        >>> array.mean(axis=(1, 2), skip="fill")                    # doctest: +SKIP
+        >>> np.mean(client["foo/dir1/ds-2d"], axis=0)[:2]
+        array([90., 91.])
+        >>> client["foo/dir1/ds-3d"].mean(axis=(1, 2), skip="fill")
+        array([ 9.5, 29.5, 49.5], dtype=float32)
         """
         return _reduce(self, "mean", axis, dtype, out, keepdims, 0, skip, selection, progress)
 
@@ -224,7 +228,9 @@ class Reducing:
 
         Examples
         --------
-        >>> array.min(), array.max()                                # doctest: +SKIP
+        >>> array = client["foo/ds-1d"]
+        >>> array.min(), array.max()
+        (np.int64(0), np.int64(999))
         """
         return _reduce(self, "min", axis, None, out, keepdims, 0, skip, selection, progress)
 
@@ -273,7 +279,8 @@ class Reducing:
 
         Examples
         --------
-        >>> array.std(axis=0, ddof=1)                               # doctest: +SKIP
+        >>> client["foo/ds-1d"].std(ddof=1).round(3), client["foo/ds-1d"].var(ddof=1).round(3)
+        (np.float64(288.819), np.float64(83416.667))
         """
         return _reduce(self, "std", axis, dtype, out, keepdims, ddof, skip, selection, progress)
 
@@ -362,8 +369,8 @@ class Reducing:
 
         Examples
         --------
-        >>> array.overview(500).steps                               # doctest: +SKIP
-        (12, 12)
+        >>> client["foo/dir1/ds-2d"].overview(5).steps
+        (2, 4)
         """
         geometry, field = self._geometry, _field(self)
         box, key = _selected(selection, geometry.shape)

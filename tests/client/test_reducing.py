@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import caterva2_jupyter as cat2
 from caterva2_jupyter.storage.memory_root import MemoryRoot
 from tests.client.conftest import ARRAYS, SHAPE
+from tests.client.hostile_server import HostileServer, response
 from tests.client.memory_service import MemoryService
 
 OPERATIONS = ["sum", "prod", "mean", "min", "max", "std", "var", "any", "all"]
@@ -233,6 +235,22 @@ def test_a_version_that_is_gone_is_not_reduced():
         with pytest.raises(cat2.DatasetChangedError, match="refresh"):
             array.sum()
         assert array.refresh().sum() == 55
+
+
+def test_a_reduction_that_nobody_answers_is_not_asked_for_again_and_again(memory_service):
+    entry = cat2.connect(memory_service.url)["foo/cube"].entry
+
+    def answer(connection, line, number):
+        if "reduce" not in line:
+            form = {"root": "foo", **entry.to_json()} if "meta" in line else []
+            connection.sendall(response(json.dumps(form).encode()))
+
+    with HostileServer(answer) as server, cat2.connect(server.url) as connected:
+        array = connected["foo/cube"]
+        with pytest.raises(cat2.SourceUnavailableError):
+            array.sum()
+        retries = array._session.service.transport.timeouts.retries
+        assert sum("reduce" in line for line in server.lines) == retries + 1
 
 
 def test_integers_beyond_the_floats_are_exact():
