@@ -51,33 +51,34 @@ Column = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def _seal(entries: Journal, seed: int) -> Journal:
-    raw = entries.view(np.uint8).reshape(len(entries), JOURNAL_DTYPE.itemsize)
-    entries["record_crc"] = [zlib.crc32(row[:-4].tobytes(), seed) for row in raw]
+    raw, size = entries.tobytes(), JOURNAL_DTYPE.itemsize
+    entries["record_crc"] = [zlib.crc32(raw[at : at + size - 4], seed) for at in range(0, len(raw), size)]
     return entries
 
 
 def block_entries(
     seed: int,
     nchunk: int | Column,
-    blocks: Iterable[tuple[int, int, int]],
-    offset: int,
+    blocks: Iterable[tuple[int, int, int]] | npt.NDArray[np.int64],
+    offset: int | Column,
     head_offset: int | Column,
     head_size: int | Column,
 ) -> Journal:
-    """Journal records of blocks that lie one after another in the data log from ``offset``.
+    """Journal records of blocks that lie one after another in the data log from ``offset``, or at one each.
 
     Parameters
     ----------
     nchunk, head_offset, head_size : int or array
         Of all the blocks, or of each.
-    blocks : iterable of (block number, size in bytes, checksum)
+    blocks : iterable of (block number, size in bytes, checksum), or ndarray of int64, shape (n, 3)
     """
-    rows = list(blocks)
-    entries = np.zeros(len(rows), JOURNAL_DTYPE)
-    table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    table = np.array(blocks if isinstance(blocks, np.ndarray) else list(blocks), dtype=np.int64).reshape(-1, 3)
+    entries = np.zeros(len(table), JOURNAL_DTYPE)
     entries["magic"], entries["kind"], entries["nchunk"] = _MAGIC, BLOCK, nchunk
     entries["block"], entries["size"], entries["crc"] = table[:, 0], table[:, 1], table[:, 2]
-    entries["offset"] = offset + np.concatenate([[0], np.cumsum(table[:-1, 1])])
+    if isinstance(offset, int):
+        offset = offset + np.concatenate([[0], np.cumsum(table[:-1, 1])])
+    entries["offset"] = offset
     entries["head_offset"], entries["head_size"] = head_offset, head_size
     return _seal(entries, seed)
 

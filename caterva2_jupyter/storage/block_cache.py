@@ -630,9 +630,12 @@ class CachedVersion:
         with cache._using(self) as log:
             index = log.load()
             rows = index.chunk(nchunk)
+            if not len(rows):
+                return [], False
             at = positions(rows, wanted)
             self._used(log, rows, at)
-            chosen = rows[np.unique(at[at >= 0])]
+            at = at[at >= 0]
+            chosen = rows if len(at) == len(rows) and rows["block"][-1] != WHOLE else rows[np.unique(at)]
             records, bad = log.read(index, nchunk, chosen)
             if not bad:
                 return records, False
@@ -753,7 +756,11 @@ def _unknown(records: Iterable[BlockRecord], log: BlockLog) -> list[BlockRecord]
     index = log.load()
     parts: list[BlockRecord] = []
     for record in records:
-        fresh = record.ids[positions(index.chunk(record.nchunk), record.ids.astype(np.int64)) < 0]
+        rows = index.chunk(record.nchunk)
+        if not len(rows):
+            parts.append(record)
+            continue
+        fresh = record.ids[positions(rows, record.ids.astype(np.int64)) < 0]
         if len(fresh):
             parts.append(record.pick(fresh.tolist()))
     return parts

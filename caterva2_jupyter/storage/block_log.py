@@ -121,10 +121,13 @@ class LogIndex:
         """The rows of a chunk's blocks, ascending; their ticks may be set in place."""
         table, nchunks, changed = self._state
         rows = changed.get(nchunk)
-        if rows is None:
-            first, stop = np.searchsorted(nchunks, np.array([nchunk, nchunk + 1], np.uint64))
-            rows = table[first:stop]
-        return rows
+        if rows is not None:
+            return rows
+        key = np.uint64(nchunk)
+        first = nchunks.searchsorted(key)
+        if first == len(nchunks) or nchunks[first] != key:
+            return _NO_ROWS
+        return table[first : nchunks.searchsorted(key, "right")]
 
     def replace(self, nchunk: int, rows: Rows) -> None:
         """Set the rows of a chunk (ascending). For the writer alone."""
@@ -337,7 +340,7 @@ class BlockLog:
         assert index is not None
         assert index.data is not None
         parts: list[bytes | bytearray | memoryview] = []
-        journal: list[tuple[int, Journal]] = []
+        places: list[tuple[int, int, int, int]] = []
         end = self._data_end
         heads: dict[tuple[int, bytes], int] = {}
         for record in records:
@@ -349,24 +352,40 @@ class BlockLog:
                 parts.append(record.head)
                 end += len(record.head)
             heads[record.nchunk, record.head] = head_offset
-            listed = zip(record.ids.tolist(), record.sizes.tolist(), record.crcs.tolist(), strict=True)
-            entries = block_entries(self._seed, record.nchunk, listed, end, head_offset, len(record.head))
-            journal.append((record.nchunk, entries))
+            places.append((record.nchunk, end, head_offset, len(record.head)))
             parts.append(record.body)
             end += len(record.body)
+        entries = self._entries(records, places)
         try:
             index.data.write(parts, self._data_end)
-            self._write_journal(np.concatenate([entries for _, entries in journal]))
+            self._write_journal(entries)
         except OSError:
             with suppress(OSError):  # nothing refers to it, and it would not be counted
                 os.ftruncate(index.data.fd, self._data_end)
             raise
         self._data_end = end
         self.touched += 1
-        for nchunk, entries in journal:
-            known, rows = index.chunk(nchunk), _rows(entries, tick)
-            merged = np.concatenate([known[~np.isin(known["block"], rows["block"])], rows])
-            index.replace(nchunk, merged[np.argsort(merged["block"], kind="stable")])
+        first, fresh = 0, _rows(entries, tick)
+        for record in records:
+            rows = fresh[first : first + len(record.ids)]
+            first += len(rows)
+            known = index.chunk(record.nchunk)
+            if len(known):
+                rows = np.concatenate([known[~np.isin(known["block"], rows["block"])], rows])
+                rows = rows[np.argsort(rows["block"], kind="stable")]
+            index.replace(record.nchunk, rows)
+
+    def _entries(self, records: Sequence[BlockRecord], places: Sequence[tuple[int, int, int, int]]) -> Journal:
+        """Records of the journal; ``places``: chunk, offset, and offset and size of the head of each of ``records``."""
+        counts = [len(record.ids) for record in records]
+        table = np.empty((sum(counts), 3), np.int64)
+        for column, name in enumerate(("ids", "sizes", "crcs")):
+            np.concatenate([getattr(record, name) for record in records], out=table[:, column])
+        nchunk, offset, head_offset, head_size = np.repeat(np.array(places, np.uint64).reshape(-1, 4), counts, axis=0).T
+        before = np.cumsum(table[:, 1]) - table[:, 1]
+        firsts = np.cumsum(counts) - counts
+        offset += (before - np.repeat(before[firsts], counts)).astype(np.uint64)
+        return block_entries(self._seed, nchunk, table, offset, head_offset, head_size)
 
     def _write_journal(self, entries: Journal) -> None:
         assert self._journal is not None
@@ -496,10 +515,8 @@ class BlockLog:
         bad: list[int] = []
         if index.data is None or not len(rows):
             return records, bad
-        heads = np.unique(rows[["head_offset", "head_size"]])
-        for offset, size in heads.tolist():
-            head = index.data.read(size, offset)
-            group = rows[(rows["head_offset"] == offset) & (rows["head_size"] == size)]
+        for group in _by_head(rows):
+            head = index.data.read(int(group["head_size"][0]), int(group["head_offset"][0]))
             bodies = read_bodies(index.data, group)
             record = BlockRecord(nchunk, head, group["block"], group["size"], group["crc"], bodies)
             try:
@@ -524,9 +541,12 @@ class BlockLog:
 
 def read_bodies(data: _File, rows: Rows) -> bytes:
     """The bytes of blocks, one after another, read in runs; zeros where the file is cut."""
-    offsets, sizes = rows["offset"].astype(np.int64), rows["size"].astype(np.int64)
     if len(rows) == 0:
         return b""
+    if len(rows) == 1:
+        size = int(rows["size"][0])
+        return data.read(size, int(rows["offset"][0])).ljust(size, b"\0")
+    offsets, sizes = rows["offset"].astype(np.int64), rows["size"].astype(np.int64)
     breaks = np.flatnonzero(offsets[1:] != offsets[:-1] + sizes[:-1]) + 1
     starts = np.concatenate([[0], breaks])
     totals = np.add.reduceat(sizes, starts)
@@ -536,11 +556,22 @@ def read_bodies(data: _File, rows: Rows) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def _by_head(rows: Rows) -> list[Rows]:
+    """Rows of one chunk in groups, by the head that they decode with: nearly always one."""
+    offsets = rows["head_offset"]
+    if (offsets == offsets[0]).all() and (rows["head_size"] == rows["head_size"][0]).all():
+        return [rows]
+    heads = np.unique(rows[["head_offset", "head_size"]])
+    return [rows[(offsets == offset) & (rows["head_size"] == size)] for offset, size in heads.tolist()]
+
+
 def positions(rows: Rows, wanted: npt.NDArray[np.int64]) -> Ints:
     """Where in a chunk's rows each wanted block is; -1 for none. A whole chunk has them all."""
-    numbers = rows["block"].astype(np.int64)
-    if len(numbers) == 0:
+    if len(rows) == 0:
         return np.full(len(wanted), -1, np.int64)
+    numbers = rows["block"].astype(np.int64)
+    if len(numbers) == len(wanted) and (numbers == wanted).all():
+        return np.arange(len(numbers))
     if numbers[-1] == WHOLE:
         return np.full(len(wanted), len(numbers) - 1, np.int64)
     at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1).astype(np.int64)
