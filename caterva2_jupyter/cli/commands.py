@@ -18,6 +18,7 @@ from ..core.catalog import parse_filter
 from ..core.legacy import info_json
 from ..core.metadata import Entry
 from ..core.paths import join, name
+from ..core.rollback_mark import rollback_text
 from ..core.roots import host_and_port
 from ..core.selection import parse_basic
 from ..errors import RequestError, TooLargeError
@@ -105,8 +106,13 @@ def _row(root: str, entry: Entry) -> list[str]:
         str(g.dtype) if g else "",
         str(g.nbytes) if g else "",
         str(entry.cbytes) if entry.cbytes else "",
-        entry.reason or entry.target or str(entry.storage.get("note", "")),
+        entry.reason or entry.target or _note(entry),
     ]
+
+
+def _note(entry: Entry) -> str:
+    went_back = rollback_text(entry)
+    return f"went back {went_back}" if went_back else str(entry.storage.get("note", ""))
 
 
 def info(client: Client, options: argparse.Namespace, out: Output) -> None:
@@ -114,6 +120,8 @@ def info(client: Client, options: argparse.Namespace, out: Output) -> None:
     root, path = split_for(client.url_base, options.dataset)
     entry = client.entry(join(root, path))
     form = info_json(entry, urlpath=join(root, entry.path)) if entry.has_data else _describe(entry)
+    if text := rollback_text(entry):
+        form["went_back"] = text
     if options.json:
         out.json(form)
     else:

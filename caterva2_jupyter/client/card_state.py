@@ -10,6 +10,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from ..core.rollback_mark import rollback_text
 from ..core.selection import Selection
 from ..errors import Caterva2Error, UnsupportedDatasetError
 from .prefetch import asked_estimate
@@ -49,7 +50,9 @@ def _ask(dataset: RemoteDataset) -> dict[str, str]:
         "offline": ": what is cached can be read",
         "superseded": ": refresh() moves on to the newest version",
     }
-    return {"state": f"{freshness}{more[freshness.state]}"} | _cached(dataset)
+    text = rollback_text(dataset.entry)
+    went_back = {"went back": text} if text else {}
+    return {"state": f"{freshness}{more[freshness.state]}"} | went_back | _cached(dataset)
 
 
 def _cached(dataset: RemoteDataset) -> dict[str, str]:

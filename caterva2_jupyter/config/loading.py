@@ -224,6 +224,9 @@ class Config:
             raise ConfigError("republish needs a broker: give --broker, or write a section [broker]")
         for name in again:
             check_published_name(name)
+        rollbacks = str(get("rollbacks") or "accept")
+        if rollbacks not in ("accept", "refuse"):
+            raise ConfigError(f"rollbacks {rollbacks!r} is neither accept nor refuse")
         return SubscriberConfig(
             id=ident,
             http=address,
@@ -243,6 +246,7 @@ class Config:
             network=network,
             upstreams=tuple(parse_publisher_url(u) for u in tuple(upstreams) or tuple(get("upstreams") or ())),
             republish=again,
+            rollbacks=rollbacks,
             anonymous=bool(get("anonymous")),
             grants=grants,
             groups=groups,

@@ -119,6 +119,7 @@ class SubscriberConfig:
     network: NetworkConfig
     upstreams: tuple[str, ...] = ()
     republish: tuple[str, ...] = ()
+    rollbacks: str = "accept"
     anonymous: bool = False
     grants: tuple[Grant, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -58,6 +58,7 @@ SETTINGS = _table(
     ("subscriber", "publishers", "texts", "[]", "URLs of publishers to follow with no broker."),
     ("subscriber", "upstreams", "texts", "[]", "URLs of other subscribers to follow roots of; they keep what is read through them."),
     ("subscriber", "republish", "texts", "[]", "Roots that are followed to announce through the broker, under their names, served from the cache."),
+    ("subscriber", "rollbacks", "text", "accept", "`accept`: datasets that go back to an older state (a restored backup) are read as they are, and marked; `refuse`: the newer state stays listed, and is read as far as it is kept."),
     ("subscriber", "follow", "texts", "[]", "Roots to follow from the start; others are followed when asked for."),
     ("subscriber", "secret", "text", "", "Signs logins; better given by the environment.", "CATERVA2_SECRET"),
     ("client", "url", "text", "http://localhost:8002", "The subscriber that clients talk to.", "CATERVA2_URL"),

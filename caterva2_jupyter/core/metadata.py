@@ -228,7 +228,7 @@ class Entry:
         What a link points to, as text.
     storage : dict
         How it is stored, for people and for fidelity: ``codec``, ``clevel``, ``filters``, ``vlmeta`` names,
-        HDF5's ``maxshape``, ``fillvalue`` and so on. Never needed to decode.
+        HDF5's ``maxshape``, ``fillvalue`` and so on. Never needed to decode. A subscriber adds ``rollback_mark``.
     """
 
     path: str

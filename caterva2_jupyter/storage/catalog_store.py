@@ -269,6 +269,14 @@ class CatalogStore:
             ).fetchall()
         return [_entry_of(text) for (text,) in rows]
 
+    def with_storage(self, key: str) -> list[Entry]:
+        """The entries that have this key in ``storage``; it looks at all of them."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT entry FROM entries WHERE json_extract(entry, '$.storage.' || ?) IS NOT NULL", (key,)
+            )
+            return [_entry_of(text) for (text,) in rows]
+
     def known(self, prefix: str = "") -> Iterator[KnownEntry]:
         """Entries with their stamps, ascending: all, or those at ``prefix`` and below.
 

@@ -8,13 +8,14 @@ from upstream. Who tells it of changes (a broker, or the publisher itself) is no
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,9 +23,10 @@ from ..core.catalog import CatalogPage, CatalogQuery, Cursor
 from ..core.events import EventBatch
 from ..core.metadata import Entry
 from ..core.reduce_request import ReduceRequest
+from ..core.rollback_mark import WENT_BACK, is_refused
 from ..core.source import BlockStream, ComparedStream, FileStream, ReducedStream, Source
 from ..core.wire import ReadRequest
-from ..errors import Caterva2Error, DatasetChangedError, SourceUnavailableError
+from ..errors import Caterva2Error, DatasetChangedError, NotCachedError, SourceUnavailableError
 from ..storage.catalog_store import CatalogStore
 from ..storage.closing import close_stream
 from ..storage.event_hub import EventHub
@@ -46,11 +48,13 @@ from .catalog import (
     Told,
     UpdateReplica,
 )
-from .rollbacks import rolled_back
+from .rollbacks import judged
 
 __all__ = ["FollowedRoot"]
 
 T = TypeVar("T")
+
+_Keeping = ApplyBatch | UpdateReplica | ReplaceReplica
 
 MAX_WAITING_EVENTS = 50_000
 MAX_WAITING_STIMULI = 5_000
@@ -75,6 +79,8 @@ class FollowedRoot:
         How often listeners hear the cursor when nothing changes.
     stands_otherwise : callable, optional
         Called when its freshness has changed.
+    accepts_rollbacks : bool
+        Are datasets that go back to an older state taken as they are? Otherwise the newer state stays listed.
     """
 
     def __init__(
@@ -85,6 +91,8 @@ class FollowedRoot:
         executor: Executor,
         heartbeat_s: float = 5.0,
         stands_otherwise: Callable[[], Awaitable[None]] | None = None,
+        *,
+        accepts_rollbacks: bool = True,
     ) -> None:
         self._root = root
         self.upstream = upstream
@@ -92,6 +100,8 @@ class FollowedRoot:
         self._executor = executor
         self._heartbeat_s = heartbeat_s
         self._stands_otherwise = stands_otherwise
+        self._accepts_rollbacks = accepts_rollbacks
+        self._went_back: dict[str, Entry] = {}
         self._hub = EventHub()
         self._changed = asyncio.Condition()
         self._waiting: deque[Stimulus] = deque()
@@ -120,11 +130,20 @@ class FollowedRoot:
     def cursor(self) -> Cursor | None:
         return self._state.cursor
 
+    @property
+    def nwent_back(self) -> int:
+        """Number of datasets that went back to an older state, accepted or refused."""
+        return len(self._went_back)
+
     async def start(self) -> None:
         """Take up the replica of an earlier run."""
-        cursor, nentries = await self._run(lambda: (self._store.cursor, len(self._store)))
+        store = self._store
+        cursor, nentries, marked = await self._run(lambda: (store.cursor, len(store), store.with_storage(WENT_BACK)))
+        self._went_back = {entry.path: entry for entry in marked}
         if cursor.seq or nentries:
-            self._state = RootState(cursor)
+            # What was refused is told no more, unless everything is.
+            is_behind = self._accepts_rollbacks and any(is_refused(entry) for entry in marked)
+            self._state = RootState(None if is_behind else cursor)
             self._is_listed = True
             self._settled.set()
         self._spawn(self._work())
@@ -222,27 +241,36 @@ class FollowedRoot:
         return replace(entry, attrs=kept.attrs, attrs_inline=kept.attrs_inline)
 
     async def read_blocks(self, request: ReadRequest) -> BlockStream:
+        async with self._one_state(request.path) as version:
+            return await self.upstream.read_blocks(replace(request, version=request.version or version))
+
+    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
+        async with self._one_state(request.path) as version:
+            return await self.upstream.compare_blocks(replace(request, version=request.version or version))
+
+    async def reduce(self, request: ReduceRequest) -> ReducedStream:
+        async with self._one_state(request.path) as version:
+            return await self.upstream.reduce(replace(request, version=request.version or version))
+
+    @asynccontextmanager
+    async def _one_state(self, path: str) -> AsyncIterator[str | None]:
+        """The version that has to be read, where the newest one is refused."""
+        kept = self._refused(path)
         try:
-            return await self.upstream.read_blocks(request)
-        except DatasetChangedError:
+            yield kept.version if kept is not None else None
+        except DatasetChangedError as error:
+            if kept is not None:
+                raise _gone_back(self._root, kept) from error
             self.tell(EventsLost())  # whatever told the change is slower than this read
             raise
 
-    async def compare_blocks(self, request: ReadRequest) -> ComparedStream:
-        try:
-            return await self.upstream.compare_blocks(request)
-        except DatasetChangedError:
-            self.tell(EventsLost())
-            raise
-
-    async def reduce(self, request: ReduceRequest) -> ReducedStream:
-        try:
-            return await self.upstream.reduce(request)
-        except DatasetChangedError:
-            self.tell(EventsLost())
-            raise
+    def _refused(self, path: str) -> Entry | None:
+        entry = self._went_back.get(path) or self._went_back.get(f"{path}.b2nd")
+        return entry if entry is not None and is_refused(entry) else None
 
     async def read_file(self, path: str, start: int, stop: int | None) -> FileStream:
+        if (kept := self._refused(path)) is not None:
+            raise _gone_back(self._root, kept)
         return await self.upstream.read_file(path, start, stop)
 
     async def events(self, since: Cursor | None) -> AsyncIterator[EventBatch]:
@@ -326,10 +354,10 @@ class FollowedRoot:
                 return await self._keep(action)
         return True
 
-    async def _keep(self, action: ApplyBatch | UpdateReplica | ReplaceReplica) -> bool:
+    async def _keep(self, action: _Keeping) -> bool:
         store = self._store
         try:
-            await self._run(lambda: self._look_for_rollbacks(action))
+            action = await self._run(lambda: self._judged(action))
             match action:
                 case ApplyBatch(batch):
                     await self._run(lambda: store.put_replica(batch))
@@ -349,18 +377,43 @@ class FollowedRoot:
             self._hub.publish(changed)
         return True
 
-    def _look_for_rollbacks(self, action: ApplyBatch | UpdateReplica | ReplaceReplica) -> None:
-        """Say which datasets are older now than they were: that is rarely what somebody wanted."""
-        if not len(self._store):
-            return  # a first listing
+    def _judged(self, action: _Keeping) -> _Keeping:
+        """What is to be kept: that datasets are older now than they were is rarely what somebody wanted."""
+        went_back = {} if isinstance(action, ReplaceReplica) else dict(self._went_back)
+
+        def judge(told: Entry) -> Entry:
+            known = self._store.get(told.path)
+            entry = judged(told, known, accepts=self._accepts_rollbacks)
+            went_back.pop(told.path, None)
+            if WENT_BACK in entry.storage:
+                went_back[told.path] = entry
+            return entry
+
         if isinstance(action, ApplyBatch):
-            entries: Iterator[Entry] = (event.entry for event in action.batch.events if event.entry is not None)
+            events = []
+            for event in action.batch.events:
+                went_back.pop(event.path, None) if event.change == "delete" else None
+                events.append(event if event.entry is None else replace(event, entry=judge(event.entry)))
+            action = ApplyBatch(replace(action.batch, events=tuple(events)))
         else:
-            entries = (entry for page in action.pages for entry in page.entries())
-        paths = rolled_back(entries, self._store.get)
-        if paths:
-            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            logger.warning("root %s: %r%s went back to an older state: a backup?", self._root, paths[0], more)
+            for page in action.pages:
+                for path in page.deleted:
+                    went_back.pop(path, None)
+            pages = action.pages
+            if not len(self._store):  # a first listing is not compared with anything
+                pages = tuple(page for page in pages if any(WENT_BACK in text for text in page.items))
+            judged_pages = {id(page): _with_entries(page, judge) for page in pages}
+            action = replace(action, pages=tuple(judged_pages.get(id(page), page) for page in action.pages))
+        self._say(went_back)
+        self._went_back = went_back
+        return action
+
+    def _say(self, went_back: Mapping[str, Entry]) -> None:
+        news = [path for path, entry in went_back.items() if self._went_back.get(path) != entry]
+        if news:
+            more = f" and {len(news) - 1} more" if len(news) > 1 else ""
+            then = "" if self._accepts_rollbacks else ", which is not taken"
+            logger.warning("root %s: %r%s went back to an older state%s: a backup?", self._root, news[0], more, then)
 
     async def _fetch(self, fetch: Fetch) -> None:
         try:
@@ -374,3 +427,19 @@ class FollowedRoot:
         # Jitter: many subscribers must not come back to a publisher in the same instant.
         await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311
         self.tell(RetryDue())
+
+
+def _with_entries(page: CatalogPage, judge: Callable[[Entry], Entry]) -> CatalogPage:
+    """The page with what becomes of its entries; texts of those that stay as they are stay, too."""
+    items: list[str] = []
+    for text, told in zip(page.items, page.entries(), strict=True):
+        entry = judge(told)
+        items.append(text if entry is told else json.dumps(entry.to_json(), separators=(",", ":")))
+    return replace(page, items=tuple(items))
+
+
+def _gone_back(root: str, kept: Entry) -> NotCachedError:
+    return NotCachedError(
+        f"dataset {kept.path!r} in root {root!r} went back to an older state at its publisher, which is refused here, "
+        'and what is asked for is not kept: set rollbacks = "accept" under [subscriber] to read it as it is now'
+    )

@@ -115,6 +115,8 @@ class Subscriber:
         Id of this subscriber among those that read from one another; a new one by default.
     trusts_events : bool
         Are entries taken from events? Otherwise events only say that it is time to ask the source.
+    accepts_rollbacks : bool
+        Are datasets that went back to an older state taken?
 
     Attributes
     ----------
@@ -137,9 +139,10 @@ class Subscriber:
         heartbeat_s: float = 5.0,
         ident: str = "",
         trusts_events: bool = True,
+        accepts_rollbacks: bool = True,
     ) -> None:
         self.ident = ident or secrets.token_hex(8)
-        self._trusts_events = trusts_events
+        self._trusts_events, self._accepts_rollbacks = trusts_events, accepts_rollbacks
         self._upstreams, self._links, self._cached = upstreams, tuple(links), cached
         self._state, self._executor = state, executor
         self._catalogs = Path()
@@ -228,6 +231,8 @@ class Subscriber:
                 form["since"] = datetime.fromtimestamp(freshness.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             if freshness.reason:
                 form["reason"] = freshness.reason
+            if followed.nwent_back:
+                form["went_back"] = followed.nwent_back
         if cursor is not None:
             form |= {"epoch": cursor.epoch, "seq": cursor.seq}
         return form
@@ -403,7 +408,15 @@ class Subscriber:
 
         store = await self.run(open_store)
         upstream = self._upstream(known.announced, store)
-        followed = FollowedRoot(root, upstream, store, self._executor, self._heartbeat_s, self._notify)
+        followed = FollowedRoot(
+            root,
+            upstream,
+            store,
+            self._executor,
+            self._heartbeat_s,
+            self._notify,
+            accepts_rollbacks=self._accepts_rollbacks,
+        )
         await followed.start()
         self._followed[root] = followed
         if known.link is not None:

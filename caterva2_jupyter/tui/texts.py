@@ -16,6 +16,7 @@ from ..client.group import Group, RemoteObject, UnsupportedDataset
 from ..client.remote_array import RemoteArray
 from ..client.remote_file import RemoteFile
 from ..client.representation import format_nbytes, format_value
+from ..core.rollback_mark import rollback_text
 from ..core.selection import parse_basic, parse_key_text
 from ..errors import SelectionError
 
@@ -66,6 +67,8 @@ def facts(opened: RemoteObject, address: str) -> Table:
         rows.append(("dims", ", ".join(entry.dims)))
     if entry.version:
         rows.append(("version", entry.version))
+    if went_back := rollback_text(entry):
+        rows.append(("went back", went_back))
     for key in ("codec", "clevel", "filters"):
         if key in entry.storage:
             rows.append((key, str(entry.storage[key])))
