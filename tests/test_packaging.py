@@ -37,6 +37,7 @@ def test_the_wheel_has_the_package_the_samples_and_the_example_root(wheel: zipfi
 def test_the_wheel_has_the_licence_and_no_tests(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("THIRD-PARTY.txt") and "/licenses/" in name for name in names)
     assert not any(name.startswith("tests/") for name in names)
 
 
