@@ -9,7 +9,7 @@ import asyncio
 import json
 from typing import Any
 
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..config import NetworkConfig
@@ -180,6 +180,11 @@ class _OldPubsubSocket(_Socket):
     """``WS /pubsub``: what services of the older system connect to."""
 
     peer: Peer | None = None
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            raise HTTPError(404)
+        await super().get(*args, **kwargs)
 
     async def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from concurrent.futures import Executor
 from typing import Any
 
@@ -62,8 +63,13 @@ class OldDownloadAnswers(_OldAnswers):
     """``GET /api/download/PATH?nchunk=N`` -> one compressed Blosc2 chunk."""
 
     async def answer_get(self, path: str) -> None:
-        text = self.query_texts().get("nchunk", "")
-        if not text.isascii() or not text.isdigit() or len(text) > 18:
+        text = self.query_texts().get("nchunk", "-1")
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            self.set_status(422)
+            told = {"type": "int_parsing", "loc": ["query", "nchunk"], "msg": "nchunk is a number", "input": text}
+            self.write_json({"detail": [told]})
+            return
+        if int(text) < 0:
             raise RequestError("Chunk number required")
         entry = await self.source.entry(parse_path(path))
         geometry = entry.geometry

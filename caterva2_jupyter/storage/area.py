@@ -385,7 +385,8 @@ class Area:
 
 def _check_names(path: str) -> None:
     """Can a file system have that name, and is it not one of ours?"""
-    parse_path(path)
+    if parse_path(path) != path:
+        raise InvalidPathError(f"not the path of a file: {path[:200]!r}")
     for segment in path.split("/"):
         if len(segment.encode()) + len(PACKED_SUFFIX) > MAX_NAME_BYTES:
             raise InvalidPathError(f"a name has at most {MAX_NAME_BYTES - len(PACKED_SUFFIX)} bytes: {segment[:60]!r}")

@@ -19,6 +19,7 @@ from ..core.assembly import Assembler
 from ..core.chunk_grid import BlockPlan
 from ..core.codec import DecodeChunk, decode_chunk_bytes
 from ..core.metadata import Entry
+from ..core.paths import name as last_name
 from ..core.selection import AxisRange, Selection
 from ..errors import IntegrityError, InvalidPathError, RequestError, UnsupportedDatasetError
 from .blosc2_file import open_frame, settled_generation
@@ -194,7 +195,8 @@ class AreaRoot(DirectoryRoot):
 
 
 def _is_packed_name(path: str) -> bool:
-    return path.endswith(PACKED_SUFFIX) and len(path.rpartition("/")[2]) > len(PACKED_SUFFIX)
+    """May it be a packed file of the name without the suffix? (Not of what stands for a directory.)"""
+    return path.endswith(PACKED_SUFFIX) and last_name(path)[: -len(PACKED_SUFFIX)] not in ("", ".", "..")
 
 
 def _stored_name(path: Path) -> bool | None:

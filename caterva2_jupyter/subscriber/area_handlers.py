@@ -287,7 +287,10 @@ class _OldUploadAnswers(_UploadAnswers, _OldAreaAnswers):
         if self.upload is None and self._form.filename is not None:
             goal = self._goal
             if not goal or self._is_directory or await self.area.is_directory(goal):
-                goal = join(goal, parse_path(last_name(self._form.filename.replace("\\", "/"))))
+                name = parse_path(last_name(self._form.filename.replace("\\", "/")))
+                if not name:
+                    return  # a form without a file
+                goal = join(goal, name)
             self.upload = await self.area.begin(goal, self.body_nbytes)
         if self.upload is not None and found:
             with _old_quota():
@@ -296,8 +299,7 @@ class _OldUploadAnswers(_UploadAnswers, _OldAreaAnswers):
     async def answer_post(self, address: str) -> None:
         await self.end_body()
         if self.area is None or self.upload is None or self._form is None:
-            self.set_status(422)
-            self.write_json({"detail": [{"type": "missing", "loc": ["body", "file"], "msg": "Field required"}]})
+            self.refuse_missing("file")
             return
         if not self._form.is_complete:
             raise RequestError("the form was cut short: nothing was stored")
@@ -341,7 +343,10 @@ class _OldMoveAnswers(_OldAreaAnswers):
 
     async def answer_post(self) -> None:
         self.check_user("Moving files")
-        source, goal = self.texts("src", "dst")
+        fields = self.fields(src=str, dst=str)
+        if fields is None:
+            return
+        source, goal = fields["src"], fields["dst"]
         area, path = self.old_area(source, "moving from")
         goal_area, goal = self.old_area(goal, "moving to")
         if not path:
@@ -357,7 +362,10 @@ class _OldCopyAnswers(_OldAreaAnswers):
 
     async def answer_post(self) -> None:
         self.check_user("Copying files")
-        source, goal = self.texts("src", "dst")
+        fields = self.fields(src=str, dst=str)
+        if fields is None:
+            return
+        source, goal = fields["src"], fields["dst"]
         root, _, path = source.partition("/")
         seen = self.seen
         if root not in {form["name"] for form in await seen.roots()}:

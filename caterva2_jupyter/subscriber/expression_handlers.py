@@ -91,22 +91,13 @@ class _OldLazyexprAnswers(OldAnswers):
             if seen.permissions.has_users or seen.visitor.is_service:
                 raise AuthenticationError("Unauthorized")
             raise OldRefusalError("Creating lazy expressions requires authentication")
-        try:
-            form = self.json_body()
-        except RequestError:
-            form = {}
-        name, text, operands = form.get("name"), form.get("expression"), form.get("operands")
-        if not isinstance(name, str) or not isinstance(text, str) or not isinstance(operands, dict):
-            self.set_status(422)
-            kinds = (("name", str), ("expression", str), ("operands", dict))
-            wrong = [key for key, kind in kinds if not isinstance(form.get(key), kind)]
-            self.write_json(
-                {"detail": [{"type": "missing", "loc": ["body", w], "msg": "Field required"} for w in wrong]}
-            )
+        fields = self.fields(name=str, expression=str, operands=dict)
+        if fields is None:
             return
         area = seen.writable(PERSONAL)
         try:
-            path = await store(seen, area, parse_path(name), text, operands, overwrite=True)
+            path = parse_path(fields["name"])
+            path = await store(seen, area, path, fields["expression"], fields["operands"], overwrite=True)
         except (RequestError, InvalidPathError, UnsupportedDatasetError) as error:
             raise RequestError(_old_text(str(error))) from None
         except ConflictError as error:

@@ -24,6 +24,7 @@ from ..errors import (
     Caterva2Error,
     DatasetNotFoundError,
     NotFoundError,
+    RequestError,
     RootNotFoundError,
     SourceUnavailableError,
     TooLargeError,
@@ -87,6 +88,23 @@ class OldAnswers(StoredAnswers):
         self.set_status(status)
         self.write_json({"detail": texts.get(status, str(error))})
         self.finish()
+
+    def fields(self, **kinds: type) -> dict[str, Any] | None:
+        """Values of the body; None when some are missing or of another kind, which has been answered then."""
+        try:
+            form = self.json_body()
+        except RequestError:
+            form = {}
+        wrong = [name for name, kind in kinds.items() if not isinstance(form.get(name), kind)]
+        if wrong:
+            self.refuse_missing(*wrong)
+            return None
+        return {name: form[name] for name in kinds}
+
+    def refuse_missing(self, *names: str) -> None:
+        """422: fields of the body are missing."""
+        self.set_status(422)
+        self.write_json({"detail": [{"type": "missing", "loc": ["body", n], "msg": "Field required"} for n in names]})
 
     def followed(self, address: str) -> tuple[Source, str]:
         """Source and path of ``ROOT/PATH``; what is not followed is not there.

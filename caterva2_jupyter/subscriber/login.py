@@ -308,6 +308,15 @@ class _LoginHandler(AuthHandler):
 
 
 class _LogoutHandler(AuthHandler):
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if not isinstance(error, AuthenticationError):
+            super().write_error(status_code, **kwargs)
+            return
+        self.set_status(error.status)
+        self.write_json({"detail": "Unauthorized"})
+        self.finish()
+
     async def post(self) -> None:
         token = self.get_cookie(COOKIE)
         if token is None:

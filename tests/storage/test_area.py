@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caterva2_jupyter.core.metadata import Entry
+from caterva2_jupyter.core.paths import parse_path
 from caterva2_jupyter.errors import (
     Caterva2Error,
     ConflictError,
@@ -324,3 +325,37 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(area: Area, monkeypa
     monkeypatch.undo()
     assert files_of(area) == []
     assert area.quota._held_nbytes == 0
+
+
+@pytest.mark.parametrize("name", ["..b2", "...b2", "dir/..b2", "dir/...b2", "x.b2", "..b2.b2", "....b2"])
+def test_no_name_of_a_file_stands_for_a_directory(area: Area, name: str) -> None:
+    (area.directory.parent / "secret.txt").write_text("not of this area")
+    put(area, "other.txt", b"other")
+    put(area, name, b"hello")
+    assert content(area, name) == b"hello"
+    root = AreaRoot(area.directory, "owner")
+    assert root.scan(()) is not None
+    for real in (name, f"{name}.b2"):
+        events = [event for event, _ in root.rescan([area.directory / real], ())]
+        assert {event.path for event in events} <= {"dir", name}
+    area.remove(name)
+    assert set(listed(area)) == {"other.txt"}
+
+
+def test_what_somebody_put_there_by_hand_does_not_stand_for_a_directory_either(area: Area) -> None:
+    (area.directory.parent / "secret.txt").write_text("not of this area")
+    (area.directory / "dir").mkdir()
+    for name in ("..b2", "...b2", ".b2", "dir/..b2", "dir/...b2"):
+        (area.directory / name).write_bytes(b"by hand")
+    root = AreaRoot(area.directory, "owner")
+    entries = {entry.path: entry for entry, _ in root.scan(())}
+    assert {path for path in entries if "b2" in path} == {"..b2", "...b2", ".b2", "dir/..b2", "dir/...b2"}
+    for path in entries:
+        assert parse_path(path) == path
+        for event, _ in root.rescan([area.directory / path], ()):
+            assert parse_path(event.path) == event.path
+
+
+def test_a_path_that_ends_with_a_slash_is_no_file(area: Area) -> None:
+    with pytest.raises(InvalidPathError):
+        put(area, "dir/", b"")

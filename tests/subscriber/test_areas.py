@@ -139,6 +139,11 @@ def test_the_older_routes_have_their_statuses_and_texts(service: Service, ada: O
     assert ada.ask("GET", "/api/list/@public")[1] == ["local.txt", "new.md"]
     status, body = ada.ask("POST", "/api/upload/@public/x", fields={"other": "text"})
     assert (status, body["detail"][0]["loc"]) == (422, ["body", "file"])  # type: ignore[index]
+    nameless = ada.ask("POST", "/api/upload/@public/", fields={"file": ("", b"x")})
+    assert nameless[0] == 422
+    for doing in ("move", "copy"):
+        status, body = ada.ask("POST", f"/api/{doing}/", json={"src": 1})
+        assert (status, [d["loc"][1] for d in body["detail"]]) == (422, ["src", "dst"])  # type: ignore[index]
 
 
 def test_who_is_not_logged_in_sees_the_public_area_and_writes_nothing(service: Service, ada: Old) -> None:

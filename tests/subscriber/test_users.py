@@ -232,7 +232,8 @@ class TestLoginOverHttp(AsyncHTTPTestCase):
         answer = self.fetch("/auth/jwt/logout", method="POST", body="", headers={"Cookie": f"{COOKIE}={cookie}"})
         assert answer.code == 204
         assert self.get_private(cookie).code == 401
-        assert self.fetch("/auth/jwt/logout", method="POST", body="").code == 401
+        answer = self.fetch("/auth/jwt/logout", method="POST", body="")
+        assert (answer.code, json.loads(answer.body)) == (401, {"detail": "Unauthorized"})
 
     def test_guessing_is_slowed_down(self):
         codes = {self.log_in("wrong").code for _ in range(10)}
