@@ -178,9 +178,7 @@ def download(client: Client, options: argparse.Namespace, out: Output) -> None:
     """Save a dataset as a file."""
     root, path = split_for(client.url_base, options.dataset)
     node = client[join(root, path)]
-    target = Path(root, node.path) if options.localpath is None else Path(options.localpath)
-    if options.localpath is not None and options.localpath.endswith("/"):
-        target.mkdir(parents=True, exist_ok=True)
+    target = Path(root, node.path) if options.localpath is None else options.localpath
     with out.progress(options.dataset) as progress:
         saved = node.download(target, progress)
     if options.json:

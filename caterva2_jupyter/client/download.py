@@ -10,8 +10,9 @@ import errno
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ __all__ = ["download", "write_sealed"]
 
 SLAB_NBYTES = 64 << 20
 MAX_STRINGS_NBYTES = 1 << 30
+SPARE_NBYTES = 1 << 20
 
 _CURES = {
     errno.ENOSPC: "no room is left on that disk: make some, or write to another one (nothing was written)",
@@ -150,6 +152,7 @@ def _in_place(goal: Path) -> Iterator[Path]:
     """A temporary name beside ``goal`` that becomes it when all went well; errors name the goal, and what to do."""
     temporary = goal.with_name(f".{goal.name[:200]}.{secrets.token_hex(4)}.part")
     try:
+        temporary.touch()  # what cannot be written is said before anything is asked for
         yield temporary
         os.replace(temporary, goal)
     except OSError as error:
@@ -157,7 +160,8 @@ def _in_place(goal: Path) -> Iterator[Path]:
             raise
         raise _told(error, str(goal)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a file system that is read-only, there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def _copy_stored(session: Session, root: str, entry: Entry, goal: Path, progress: Progress | None) -> None:
@@ -249,27 +253,42 @@ def _write_array(
     try:
         if is_vlen(geometry.dtype):
             strings = _fixed_width(session, root, entry, geometry, progress)
-            array = blosc2.asarray(strings, urlpath=str(named), mode="w")
+            with _written_by_blosc2(goal, strings.nbytes):
+                array = blosc2.asarray(strings, urlpath=str(named), mode="w")
         else:
             cparams = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1)
-            array = blosc2.empty(
-                geometry.shape,
-                dtype=geometry.dtype,
-                urlpath=str(named),
-                mode="w",
-                cparams=cparams,
-                **_partitions(geometry),
-            )
+            with _written_by_blosc2(goal, 0):
+                array = blosc2.empty(
+                    geometry.shape,
+                    dtype=geometry.dtype,
+                    urlpath=str(named),
+                    mode="w",
+                    cparams=cparams,
+                    **_partitions(geometry),
+                )
             for place, slab in _slabs(session, root, entry, progress):
-                array[place] = slab
-        for key, value in attrs.items():
-            _set_vlmeta(array.schunk.vlmeta, key, value)
-        if entry.dims is not None and "dims" not in attrs:
-            array.schunk.vlmeta["dims"] = list(entry.dims)
+                with _written_by_blosc2(goal, slab.nbytes):
+                    array[place] = slab
+        with _written_by_blosc2(goal, 0):
+            for key, value in attrs.items():
+                _set_vlmeta(array.schunk.vlmeta, key, value)
+            if entry.dims is not None and "dims" not in attrs:
+                array.schunk.vlmeta["dims"] = list(entry.dims)
         del array
         os.replace(named, goal)
     finally:
-        named.unlink(missing_ok=True)
+        with suppress(OSError):
+            named.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written_by_blosc2(goal: Path, nbytes: int) -> Iterator[None]:
+    """Blosc2 says no more than that it failed: what the disk has left says why."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_full = shutil.disk_usage(goal.parent).free < nbytes + SPARE_NBYTES
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, f"Blosc2 cannot write it ({error})", str(goal)) from None
 
 
 def _partitions(geometry: Geometry) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,22 @@ def test_a_full_disk_is_told_with_the_goal_and_the_cure(
     with pytest.raises(OSError, match="no room is left on that disk") as caught:
         client["foo/README.md"].download(tmp_path / "README.md")
     assert caught.value.filename == str(tmp_path / "README.md")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_blosc2_cannot_write_is_told_as_an_error_of_the_disk(
+    client: cat2.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("Error while setting the slice")
+
+    monkeypatch.setattr("blosc2.NDArray.__setitem__", fails)
+    usage = shutil.disk_usage(tmp_path)
+    with pytest.raises(OSError, match=r"Blosc2 cannot write it \(Error while setting the slice\)"):
+        client["foo/cube"].download(tmp_path / "cube.b2nd")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(OSError, match="no room is left on that disk"):
+        client["foo/cube"].download(tmp_path / "cube.b2nd")
     assert list(tmp_path.iterdir()) == []
 
 
