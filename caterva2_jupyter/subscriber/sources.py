@@ -1,9 +1,9 @@
-"""The two sources that a subscriber is made of: one over HTTP, and one that keeps what it has seen.
+"""The source that a subscriber is: one around another, which keeps what it has seen.
 
-``CachedSource(RemoteSource(...))`` answers as the publisher does, asks it once for each block, and goes on
-answering from disk when it is away; it asks for an exact slice where ``exact_answers`` says so. Blocks are never
-decoded here. How a read is cut is decided in
-``segments``, who fetches what in ``flights``; how blocks lie on disk is ``storage/block_cache``'s.
+``CachedSource(RemoteSource(...))`` answers as the publisher does, asks it once for each block, and goes on answering
+from disk when it is away; it asks for an exact slice where ``exact_answers`` says so. Blocks are never decoded here.
+How a read is cut is decided in ``segments``, who fetches what in ``flights``; how blocks lie on disk is
+``storage/block_cache``'s.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from ..compute.netcdf_attributes import blosc2_attributes, netcdf_attributes
 from ..compute.netcdf_dimensions import DimensionCounter, ListedGroup, PhonyDims, build_tree, dataset_name, shape_of
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.metadata import HDF5_MEDIA_TYPE, Entry
-from ..core.paths import parent, parse_path
+from ..core.paths import names_below, parent, parse_path
 from ..core.selection import AxisRange, Selection
 from ..errors import ConfigError, DatasetChangedError, DatasetNotFoundError, InvalidPathError, UnsupportedDatasetError
 from .lazy_array import FirstReads, LazyArray
@@ -95,10 +95,7 @@ class Opened:
 
     def chain(self) -> list[ListedGroup]:
         """The group that is meant, and those above it up to the top."""
-        chain = [self.top]
-        for name in self.path:
-            chain.insert(0, chain[0].groups[name])
-        return chain
+        return self.top.chain(self.path)
 
 
 def open_target(
@@ -132,7 +129,7 @@ def open_target(
             raise DatasetNotFoundError(f"{source} is an array and has no group {group!r}")
         above = parent(entry.path)
         top = _file_of(session, root, entry) if is_hdf5(entry) else above
-        inside = tuple(n for n in above[len(top) :].split("/") if n)
+        inside = tuple(names_below(above, top))
         opened = Opened(
             session, root, _list(session, root, top, inside, everything), inside, dataset_name(entry), source
         )
@@ -146,7 +143,7 @@ def open_target(
     if entry.kind != "group":
         raise UnsupportedDatasetError(f"{source} cannot be opened as a dataset: {_kind(entry)}")
     top = _file_of(session, root, entry)
-    inside = (*[n for n in entry.path[len(top) :].split("/") if n], *names)
+    inside = (*names_below(entry.path, top), *names)
     found = _list(session, root, top, inside, everything, entry if top == entry.path else None)
     opened = Opened(session, root, found, inside, "", source)
     try:
