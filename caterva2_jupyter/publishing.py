@@ -127,6 +127,13 @@ def publish(
     return published
 
 
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class PublisherThread:
     """A publisher in a thread of its own.
 
@@ -161,7 +168,13 @@ class PublisherThread:
         self.service, self.url = service, listener.url
         self._ready.set()
         self.loop.run_forever()
-        self.loop.run_until_complete(self._stop(service, listener))
+        try:
+            self.loop.run_until_complete(self._stop(service, listener))
+        except RuntimeError:
+            if threading.main_thread().is_alive():
+                raise
+            # The program ends with the root still served: no thread takes on anything more, so what is left is dropped.
+            self.loop.run_until_complete(_cancel_others())
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 

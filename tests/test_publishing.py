@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +135,19 @@ def test_the_name_of_another_root_is_not_taken(subscriber: Service) -> None:
         assert client["same/x"].shape == (2,)
     first.close()
     first.close()
+
+
+def test_a_program_that_ends_while_it_publishes_says_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    code = """
+import caterva2_jupyter as cat2, numpy as np
+published = cat2.publish({"a": np.arange(3)}, name="mine", follow=False)
+client = cat2.connect(published.url)
+watch = client.watch("mine", lambda change: None)
+print(client["mine/a"][:].tolist())
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=100
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[0, 1, 2]\n", "")
+    assert list(tmp_path.iterdir()) == []
