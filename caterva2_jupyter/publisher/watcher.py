@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,10 @@ TICK_S = 0.05
 GATHER_S = 0.02
 FALLBACK_POLL_S = 2.0
 IDENTITY_CHECK_S = 1.0
+
+
+class _CannotWatchError(Exception):
+    """The operating system does not tell of changes there."""
 
 
 class Watcher:
@@ -101,12 +105,16 @@ class Watcher:
             identity = _identity(self._watched)
             try:
                 self._watch(identity, is_first)
-            except OSError as error:
+            except _CannotWatchError as error:
                 # Not so when it was only removed before the watch began.
                 if self._poll_s == 0 and identity is not None and _identity(self._watched) == identity:
                     log.warning("cannot be told of changes of %s (%s): looking every %g s instead",
-                                self._watched, error.strerror, FALLBACK_POLL_S)  # fmt: skip
+                                self._watched, error, FALLBACK_POLL_S)  # fmt: skip
                     self._poll_s = FALLBACK_POLL_S
+            except Exception:
+                # A catalog that cannot be read now, say: that nobody watches any more would be noticed by nobody.
+                log.exception("watching %s has failed: it is begun again", self._watched)
+                self._stop.wait(IDENTITY_CHECK_S)
             is_first = False
             self._call(self._ready.set)
             while not self._stop.is_set() and _identity(self._watched) is None:
@@ -150,6 +158,12 @@ class Watcher:
         if self._poll_s > 0:
             yield from map(Seen, poll_changes(self._watched, self._poll_s, TICK_S, self._stop))
             return
+        try:
+            yield from self._be_told()
+        except OSError as error:
+            raise _CannotWatchError(error.strerror) from error
+
+    def _be_told(self) -> Iterator[Seen]:
         is_file = not self._watched.is_dir()
         # A file is replaced by renaming, and so is a link to it: that is told to their directories.
         places = {self._watched, Path(os.path.realpath(self._watched))} if is_file else {self._watched}

@@ -399,7 +399,12 @@ class ThreadedSource:
 
         # A scan that read a file before a change would undo what a rescan after it put in the catalog.
         async with self._changing:
-            return await self._run(work)
+            working = loop.run_in_executor(self._executor, work)
+            try:
+                return await asyncio.shield(working)
+            finally:
+                # Who asked may not wait any more; the thread goes on, and nobody else is to begin.
+                await asyncio.wait([working])
 
     def _going_on(self, items: Iterable[T]) -> Iterator[T]:
         """The items, until the source is closed: a scan that stopped there would look like deletions."""

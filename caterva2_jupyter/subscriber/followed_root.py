@@ -32,11 +32,13 @@ from ..storage.closing import close_stream
 from ..storage.event_hub import EventHub
 from .catalog import (
     Action,
+    Announced,
     ApplyBatch,
     EventsLost,
     Fetch,
     FetchFailed,
     Freshness,
+    LinkLost,
     PageArrived,
     ReplaceReplica,
     RetryDue,
@@ -166,8 +168,10 @@ class FollowedRoot:
         """Say what happened; never waits. What is too much is dropped and asked for instead."""
         nevents = len(stimulus.batch.events) if isinstance(stimulus, Told) else 0
         if self._waiting_events + nevents > MAX_WAITING_EVENTS or len(self._waiting) >= MAX_WAITING_STIMULI:
-            kept = [s for s in self._waiting if not isinstance(s, (Told, EventsLost))]
-            self._waiting = deque([*kept[-MAX_WAITING_STIMULI // 2 :], EventsLost()])
+            # The answers that are waited for, each once, and how the link stands now.
+            links = [s for s in self._waiting if isinstance(s, (Announced, LinkLost))]
+            kept = [s for s in self._waiting if not isinstance(s, (Told, EventsLost, Announced, LinkLost))]
+            self._waiting = deque([*kept, *links[-1:], EventsLost()])
             self._waiting_events = 0
             if isinstance(stimulus, Told):
                 return

@@ -47,9 +47,14 @@ async def tell_events(source: Source, since: Cursor | None, tell: Tell) -> None:
             if since is None and told is not None:
                 # Listening begins before the client is told to list, so that nothing falls between.
                 first = asyncio.ensure_future(anext(batches))
-                await asyncio.sleep(0)
-                await tell({"type": "resync", "root": source.root})
-                await tell_batch(await first)
+                try:
+                    await asyncio.sleep(0)
+                    await tell({"type": "resync", "root": source.root})
+                    await tell_batch(await first)
+                finally:
+                    # A client that left meanwhile: what is awaited cannot be closed.
+                    first.cancel()
+                    await asyncio.wait([first])
             async for batch in batches:
                 await tell_batch(batch)
             return

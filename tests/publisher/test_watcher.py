@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from caterva2_jupyter.errors import SourceUnavailableError
 from caterva2_jupyter.publisher import watcher as watcher_module
 from caterva2_jupyter.publisher.debouncer import Changes
 from caterva2_jupyter.publisher.inotify import Inotify
@@ -202,6 +203,28 @@ def test_where_no_more_may_be_watched_it_is_looked_at_again_and_again(tmp_path: 
         await told(watcher, tmp_path / "new" / "file")
 
     watching(tmp_path, check)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("?"), SourceUnavailableError("no catalog"), PermissionError(13, "no")])
+def test_a_watch_that_fails_is_begun_again(tmp_path: Path, monkeypatch: Any, error: Exception) -> None:
+    monkeypatch.setattr(watcher_module, "IDENTITY_CHECK_S", 0.05)
+    failures = [error]
+
+    def fail_once(path: Path) -> bool:
+        if failures:
+            raise failures.pop()
+        return False
+
+    async def check(watcher: Watcher) -> None:
+        (tmp_path / "lost").write_text("x")
+        while not (await watcher.next_changes()).everything:
+            pass
+        assert watcher._poll_s == 0
+        (tmp_path / "a").write_text("x")
+        while tmp_path / "a" not in (await watcher.next_changes()).paths:
+            pass
+
+    watching(tmp_path, check, is_open_to_readers=fail_once)
 
 
 def test_stopping_leaves_no_thread(tmp_path: Path) -> None:

@@ -315,3 +315,41 @@ def test_small_reads_are_answered_at_once_when_they_are_in_memory(tmp_path):
 
     write()
     asyncio.run(scenario())
+
+
+def test_the_next_change_waits_for_one_that_nobody_waits_for_any_more():
+    """What a scan read before a change would undo what is listed of it."""
+
+    class SlowRoot(MemoryRoot):
+        def __init__(self):
+            super().__init__()
+            self.nlooking, self.most_looking = 0, 0
+            self.looking, self.gate = threading.Event(), threading.Event()
+
+        def rescan(self, paths, known):
+            self.nlooking += 1
+            self.most_looking = max(self.most_looking, self.nlooking)
+            self.looking.set()
+            assert self.gate.wait(60)
+            yield from super().rescan(paths, known)
+            self.nlooking -= 1
+
+    async def main():
+        root = SlowRoot()
+        with ThreadPoolExecutor(4) as executor:
+            source = ThreadedSource("foo", root, CatalogStore(), EventHub(), executor)
+            root.set("a.b2nd", np.arange(3))
+            first = asyncio.create_task(source.rescan([root.watched]))
+            await asyncio.to_thread(root.looking.wait)
+            first.cancel()
+            root.set("b.b2nd", np.arange(3))
+            second = asyncio.create_task(source.rescan([root.watched]))
+            await asyncio.sleep(0.05)  # time enough to begin
+            root.gate.set()
+            await asyncio.gather(first, second, return_exceptions=True)
+            assert first.cancelled()
+            assert root.most_looking == 1
+            page = await source.catalog(CatalogQuery())
+            assert [entry.path for entry in page.entries()] == ["a.b2nd", "b.b2nd"]
+
+    asyncio.run(main())

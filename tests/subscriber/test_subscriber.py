@@ -6,15 +6,16 @@ import asyncio
 import json
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from caterva2_jupyter.compute.records import BoxBuilder
-from caterva2_jupyter.core.catalog import CatalogQuery, Cursor
+from caterva2_jupyter.core.catalog import CatalogPage, CatalogQuery, Cursor
 from caterva2_jupyter.core.events import Event, EventBatch
 from caterva2_jupyter.core.metadata import Entry
 from caterva2_jupyter.core.roots import AnnouncedRoot
@@ -23,6 +24,8 @@ from caterva2_jupyter.core.wire import ReadRequest
 from caterva2_jupyter.errors import NotCachedError, ResyncError, RootNotFoundError, SourceUnavailableError
 from caterva2_jupyter.storage.catalog_store import CatalogStore
 from caterva2_jupyter.subscriber.broker_link import EventsLost, RootsKnown
+from caterva2_jupyter.subscriber.catalog import Announced, PageArrived
+from caterva2_jupyter.subscriber.followed_root import FollowedRoot
 from tests.subscriber.running import MemoryLink, Running, eventually, running
 
 ARRAY = np.arange(60_000, dtype="i4").reshape(200, 300)
@@ -538,6 +541,23 @@ def test_a_flood_of_events_costs_a_listing_not_memory(tmp_path: Path) -> None:
             assert len(followed._waiting) <= 5_001
             await eventually(lambda: not followed._waiting)
             assert await paths(run) == {"a", "a/grid.b2nd", "readme.md"}
+
+    asyncio.run(main())
+
+
+def test_a_flood_does_not_wash_away_the_answer_that_is_waited_for(tmp_path: Path) -> None:
+    """Without it no listing would ever be asked for again."""
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            followed = FollowedRoot("foo", cast("Any", None), CatalogStore(None, "foo"), executor)
+            answer = PageArrived(1, CatalogPage("e", 1, ()))
+            followed.tell(answer)
+            for number in range(20_000):
+                followed.tell(Announced(number % 2 == 0))
+            assert answer in followed._waiting
+            assert followed._waiting[-1] == Announced(False)
+            assert len(followed._waiting) <= 5_001
 
     asyncio.run(main())
 
