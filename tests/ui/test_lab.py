@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import blosc2
 import numpy as np
 import pytest
 
 from tests.processes import Network, Service, wait_for
+from tests.ui.arrays import cube, write
 from tests.ui.lab import REPOSITORY, Lab
 
 if TYPE_CHECKING:
@@ -23,22 +23,6 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 NAMES = 10_000
-
-
-def cube(offset: float = 0.0) -> np.ndarray[Any, Any]:
-    t, y, x = np.ogrid[:40, :90, :120]
-    return (280 + offset + 10 * np.sin(t / 6 + y / 20) * np.cos(x / 18)).astype("f4")
-
-
-def write(path: Path, values: np.ndarray[Any, Any], **attributes: Any) -> None:
-    """Into place by its name: nobody sees half of it."""
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = blosc2.asarray(values, urlpath=str(part), mode="w", chunks=(10, 90, 120) if values.ndim == 3 else None)
-    for name, value in attributes.items():
-        array.vlmeta[name] = value
-    del array
-    part.rename(path)
 
 
 class Site:

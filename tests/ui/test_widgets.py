@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import blosc2
 import numpy as np
 import pytest
 
 from tests.processes import Network, wait_for
+from tests.ui.arrays import cube, write
 from tests.ui.conftest import Watched, find_chromium
 from tests.ui.lab import TOKEN, Lab
 
@@ -26,21 +26,6 @@ pytest.importorskip("matplotlib")
 HOSTILE = "<img src=x onerror=alert(1)>"
 PLANE_NBYTES = 90 * 120 * 4
 Watch = Callable[[str], Watched]
-
-
-def cube(offset: float = 0.0) -> np.ndarray[Any, Any]:
-    t, y, x = np.ogrid[:40, :90, :120]
-    return (280 + offset + 10 * np.sin(t / 6 + y / 20) * np.cos(x / 18)).astype("f4")
-
-
-def write(path: Path, values: np.ndarray[Any, Any], **attributes: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = blosc2.asarray(values, urlpath=str(part), mode="w", chunks=(10, 90, 120) if values.ndim == 3 else None)
-    for name, value in attributes.items():
-        array.vlmeta[name] = value
-    del array
-    part.rename(path)
 
 
 def notebook(path: Path, *cells: str) -> None:
