@@ -34,8 +34,9 @@ def blocks_per_request(nblocks: int, block_cbytes: float, max_nbytes: int = WIND
     A read of 26 MB is shared out; of one of 260 MB parts of 4 MiB are under way at a time; a short one is not cut.
 
     >>> [blocks_per_request(n, 18_000) for n in (1444, 14_444, 50)]
-    [181, 233, 58]
+    [181, 233, 50]
     """
     block_cbytes = max(block_cbytes, 1.0)
-    even = max(-(-nblocks // STREAMS), int(MIN_WINDOW_NBYTES / block_cbytes))
-    return max(1, min(even, int(max_nbytes / block_cbytes)))
+    # As many even parts as have enough bytes each: never one of that size and a small rest.
+    nparts = max(1, min(STREAMS, int(nblocks * block_cbytes / MIN_WINDOW_NBYTES)))
+    return max(1, min(-(-nblocks // nparts), int(max_nbytes / block_cbytes)))

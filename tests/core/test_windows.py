@@ -25,3 +25,8 @@ def test_windows_of_a_read_are_not_shared_out_again() -> None:
     """The client asks for an eighth of its read: its subscriber asks for that by one request."""
     share = blocks_per_request(1444, 18_000)
     assert blocks_per_request(1444 * STREAMS, 18_000) >= share
+
+
+def test_a_read_is_not_cut_in_one_part_and_a_small_rest() -> None:
+    assert blocks_per_request(64, 17_700) == 64
+    assert blocks_per_request(130, 17_700) == 65
