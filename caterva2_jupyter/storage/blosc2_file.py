@@ -4,7 +4,7 @@ No handle of python-blosc2 is opened: it would hold Python's lock for a whole re
 file names, and go on with another file when one is replaced. Blocks leave as they are stored, but for chunks
 that a client could not decode or that are not cut as the geometry says: those are encoded anew.
 
-The bytes around chunks are ``frame_format``'s, catalogs and versions' use is ``directory_root``'s.
+The bytes around chunks are ``frame_format``'s; what a frame is listed as, ``directory_entries``'s.
 """
 
 from __future__ import annotations

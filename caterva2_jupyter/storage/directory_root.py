@@ -164,7 +164,7 @@ class DirectoryRoot(Root):
                 return prefix
         return path
 
-    # For roots that list files under other names than they have on disk (``area``)
+    # For roots that list files under other names than they have on disk (``area_root``)
 
     def _unit_names(self, unit: str) -> tuple[str, str]:
         """Where a file or directory is, and how it is listed."""
