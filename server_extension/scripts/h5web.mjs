@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url';
 const source = name => JSON.stringify(fileURLToPath(new URL(`../src/viewer/${name}.tsx`, import.meta.url)));
 
 const LIB = [
+  // Tabs are selected, not checked.
+  [/"aria-checked": n === c,/, '[s === "tablist" ? "aria-selected" : "aria-checked"]: n === c,'],
   // AxisMapper, SliceSlider and DimensionMapper, in the order of the file.
   [/let \{ axis: t, dimHints: n, dimMapping: r, onChange: i \} = e,/, 'let { axis: t, dimHints: n, dimNames: names, dimMapping: r, onChange: i } = e,'],
   [/label: `D\$\{t\}`,/, 'label: names?.[t] ?? `D${t}`,'],
@@ -17,6 +19,8 @@ const LIB = [
   [/axis: "y",\s*dimHints: r,/, 'axis: "y", dimNames: n.names, dimHints: r,'],
   [/dimension: t,\s*length: n\[t\],/, 'dimension: t, name: n.names?.[t], length: n[t],']
 ];
+
+const STYLE = [[/\[aria-checked=true\]/g, ':is([aria-checked=true],[data-raised][aria-selected=true])']];
 
 const APP = [
   // The place of the plot, and where that is filled.
@@ -33,7 +37,7 @@ const APP = [
 
 function replaced(code, replacements, what) {
   for (const [pattern, text] of replacements) {
-    if (!pattern.test(code)) {
+    if (code.search(pattern) < 0) {
       throw new Error(`${what} has another text than was expected: ${pattern}`);
     }
     code = code.replace(pattern, text);
@@ -50,6 +54,9 @@ export const adaptedH5Web = () => ({
     }
     if (id.endsWith('/@h5web/app/dist/index.js')) {
       return { code: `import { Contents } from ${source('contents')};\n${replaced(code, APP, '@h5web/app')}`, map: null };
+    }
+    if (id.includes('/@h5web/app/dist/styles.css')) {
+      return { code: replaced(code, STYLE, "H5Web's style"), map: null };
     }
     return null;
   }

@@ -315,6 +315,28 @@ def test_names_and_attributes_stay_text(panel: Panel) -> None:
     assert panel.element.locator("img, script, a[href]").count() == 0
 
 
+OVERRIDE = "evil\u202egnp.txt"
+
+
+def test_no_name_turns_what_stands_around_it(panel: Panel, site: Site) -> None:
+    page = panel.page
+    panel.expand("climate")
+    write(site.climate / f"{OVERRIDE}.b2nd", np.arange(6.0).reshape(2, 3), **{"a\u202eb": "c\u202ed"})
+    panel.item("evil\\u202egnp.txt").click()
+    properties = panel.element.get_by_role("region", name="Properties")
+    properties.get_by_role("row", name="a\\u202eb c\\u202ed").wait_for()
+    panel.button("View").click()
+    page.locator(".lm-TabBar-tabLabel", has_text="evil\\u202egnp.txt").wait_for()
+    viewer = page.locator(".c2-viewer-tab")
+    viewer.get_by_role("tab", name="Inspect").click()
+    viewer.get_by_text("a\\u202eb").wait_for()
+    assert "\u202e" not in page.locator("body").inner_text()
+    panel.button("Insert code").click()
+    panel.message.wait_for()
+    assert "\u202e" not in page.locator("body").inner_text()
+    (site.climate / f"{OVERRIDE}.b2nd").unlink()
+
+
 FAILURES = [
     ((404, "<html>not ours</html>"), "Server part not found.", "pip install 'caterva2-jupyter[lab]'"),
     ((401, "{}"), "You are not logged in", "log in again"),
@@ -323,7 +345,7 @@ FAILURES = [
     (
         (503, '{"detail": "the broker is away", "error": "SourceUnavailableError"}'),
         "It is offline.",
-        "the broker is away",
+        "The broker is away.",
     ),
     ((418, "no JSON"), "status 418", "server"),
     (None, "The server does not answer.", "as soon as it is back"),
@@ -354,6 +376,17 @@ def test_every_failure_is_a_sentence_with_its_cure_and_goes_away_by_itself(panel
         if answer is not None:  # after the last one it looks again by itself
             panel.button("Refresh").click()
         panel.item("climate").wait_for()
+
+
+def test_a_new_root_shows_at_once_and_nobody_asks_for_roots_again(panel: Panel, site: Site, tmp_path: Path) -> None:
+    asked = len(panel.asked("api/v1/roots"))
+    root = tmp_path / "late"
+    write(root / "x.b2nd", np.arange(3))
+    site.network.start_publisher("late", root)
+    panel.item(re.compile("^late, online")).wait_for()
+    assert len([each for each in panel.asked("api/v1/roots")[asked:] if each.path.endswith("/roots")]) == 0
+    panel.expand("late")
+    panel.item("x").wait_for()
 
 
 def test_a_root_that_goes_offline_says_so_and_is_live_again_when_it_is_back(panel: Panel, site: Site) -> None:

@@ -216,6 +216,32 @@ def test_a_nexus_file_shows_its_default_plot(site: Site, watch: Watch) -> None:
     }
 
 
+def test_a_group_without_a_plot_shows_what_is_in_it(site: Site, watch: Watch) -> None:
+    watched = watch(site.url)
+    watched.open("foo")
+    contents = watched.page.get_by_role("table", name="Contents of foo")
+    contents.get_by_role("row", name=re.compile(r"^cube 12 × 30 × 40 float32")).wait_for()
+    contents.get_by_role("button", name="readme.md").click()  # a file: its preview
+    watched.page.frame_locator(".c2v-preview").get_by_role("heading", name="Heading").wait_for()
+    watched.open("foo/kinds.h5")
+    watched.page.get_by_role("table", name="Contents of kinds.h5").get_by_role("button", name="rgb").press("Enter")
+    watched.page.get_by_role("tab", name="RGB").wait_for()
+
+
+def test_a_plot_whose_context_the_browser_took_is_drawn_again(site: Site, watch: Watch) -> None:
+    watched = seen(site, watch, "foo/image.b2nd")
+    watched.wait(lambda: watched.of("values"))
+    canvas = watched.page.locator(".c2v-viewer canvas").first
+    canvas.evaluate(
+        "e => { window.taken = e; (e.getContext('webgl2') ?? e.getContext('webgl'))"
+        ".getExtension('WEBGL_lose_context').loseContext(); }"
+    )
+    watched.page.wait_for_function(
+        "() => { const now = document.querySelector('.c2v-viewer canvas'); return now && now !== window.taken; }"
+    )
+    watched.wait(lambda: len(watched.of("values")) == 2)
+
+
 @pytest.mark.parametrize(
     ("address", "tabs"),
     [

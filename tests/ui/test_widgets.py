@@ -57,6 +57,7 @@ class Site:
         write(self.climate / "weather" / "line.b2nd", np.sin(np.arange(500) / 30), note=HOSTILE)
         write(self.climate / f"{HOSTILE}.b2nd", np.arange(10), link=HOSTILE)
         write(self.climate / "ten" / "zeros.b2nd", np.zeros(10))
+        (self.climate / "run.log").write_bytes(b"a line of a long log\n" * (17 << 20 >> 4))
         broker = self.network.start_broker()
         self.network.start_publisher("climate", self.climate)
         self.lab = Lab(
@@ -135,15 +136,10 @@ def see_a_plane(page: Any) -> None:
     """The viewer shows a plane, and its slider another one."""
     page.get_by_role("figure", name=re.compile("temperature")).first.wait_for()
     # Those of the colours have names of their own.
-    box = page.locator(".c2v-viewer [role=slider]:not([aria-label])").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] - 10, steps=3)
-    page.mouse.up()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.c2v-viewer [role=slider]:not([aria-label])')]"
-        ".some(slider => Number(slider.getAttribute('aria-valuenow')) > 0)"
-    )
+    slider = page.locator(".c2v-viewer [role=slider]:not([aria-label])")
+    slider.focus()
+    page.keyboard.press("ArrowUp")
+    page.locator(".c2v-viewer [role=slider]:not([aria-label])[aria-valuenow='1']").wait_for()
     page.locator(".c2v-viewer canvas").first.wait_for()
 
 
@@ -156,6 +152,14 @@ def test_a_viewer_in_jupyterlab_asks_by_its_kernel(site: Site, watch: Watch) -> 
     assert {asked.nbytes for asked in values} == {PLANE_NBYTES}
     # It is the kernel that asks: the page has no address of the service, and no token of it.
     assert not opened.watched.of("values")
+    opened.page.evaluate("() => window.jupyterapp.commands.execute('notebook:insert-cell-below')")
+    opened.run_last("client['climate/run.log'].view(height=300)")
+    preview = opened.page.locator("iframe.c2v-preview").content_frame
+    preview.get_by_text("(the first 2,097,152 of").wait_for()
+    assert preview.get_by_text("a line of a long log").count()
+    shot(opened.page, "notebook-long-text")
+    (asked,) = [asked for asked in site.lab.asked("/api/v1/file") if "run.log" in str(asked)]
+    assert asked.nbytes == 2 << 20
 
 
 @pytest.mark.timeout(240)

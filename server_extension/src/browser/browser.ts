@@ -134,7 +134,7 @@ class BrowserPanel implements Browser {
       buttons.append(button('Running state: cache and connections', 'state', () => this.host.showState?.(), { quiet: true }));
     }
     buttons.append(button('Refresh', 'refresh', () => void this.refresh(), { quiet: true }));
-    return make('header', { class: 'c2b-header' }, make('h2', { text: 'Remote datasets' }), buttons);
+    return make('div', { class: 'c2b-header' }, make('h2', { text: 'Remote datasets' }), buttons);
   }
 
   private searchBox(): HTMLElement {
@@ -528,13 +528,21 @@ function splitter(): HTMLElement {
     role: 'separator',
     tabindex: 0,
     'aria-orientation': 'horizontal',
-    'aria-label': 'Height of the properties'
+    'aria-label': 'Height of the properties',
+    'aria-valuemin': LEAST_PX,
+    'aria-valuenow': LEAST_PX
   });
   const resize = (height: number): void => {
     const details = bar.nextElementSibling as HTMLElement;
     const most = (bar.parentElement?.clientHeight ?? 600) - LEAST_PX;
     details.style.flexBasis = `${Math.max(LEAST_PX, Math.min(most, height))}px`;
+    tell();
   };
+  const tell = (): void => {
+    bar.setAttribute('aria-valuemax', String((bar.parentElement?.clientHeight ?? 600) - LEAST_PX));
+    bar.setAttribute('aria-valuenow', String(now()));
+  };
+  bar.addEventListener('focus', tell);
   const now = (): number => (bar.nextElementSibling as HTMLElement).offsetHeight;
   bar.addEventListener('pointerdown', event => {
     const start = event.clientY;

@@ -22,7 +22,7 @@ export function explain(error: unknown): Explanation {
   }
   // Not by its class alone: other bundles have one of the same form.
   const { status, message: detail, error: kind = '' } = error as ServiceError;
-  const said = detail.replace(/\s+$/, '').replace(/([^.?!])$/, '$1.');
+  const said = detail.trim().replace(/^\p{Ll}/u, letter => letter.toUpperCase()).replace(/([^.?!])$/, '$1.');
   switch (true) {
     case status === 0:
       return {

@@ -54,7 +54,7 @@ class State implements StatePage {
     private readonly open?: (root: string) => void
   ) {
     this.element.append(
-      make('header', { class: 'c2b-header' }, make('h2', { text: 'Running state' }), button('Refresh', 'refresh', () => void this.refresh(), { quiet: true })),
+      make('div', { class: 'c2b-header' }, make('h2', { text: 'Running state' }), button('Refresh', 'refresh', () => void this.refresh(), { quiet: true })),
       this.content
     );
     el.append(this.element);

@@ -49,6 +49,8 @@ export class TreeView {
   private readonly prefix = `c2b-row-${++serial}-`;
   private active: TreeNode | null = null;
   private isPointed = false;
+  /** Is the selected row to stay in view? Until somebody scrolls. */
+  private isHeld = false;
   private drawn = new Map<string, { element: HTMLElement; signature: string }>();
   private typed = '';
   private typedAt = 0;
@@ -93,7 +95,10 @@ export class TreeView {
       event.dataTransfer.setData('text/plain', text);
       event.dataTransfer.effectAllowed = 'copy';
     });
-    this.element.addEventListener('pointerdown', () => (this.isPointed = true));
+    this.element.addEventListener('pointerdown', () => {
+      this.isPointed = true;
+      this.isHeld = false;
+    });
     this.element.addEventListener('pointerup', () => (this.isPointed = false));
     this.element.addEventListener('focus', () => {
       if (this.active === null && !this.isPointed) {
@@ -104,7 +109,14 @@ export class TreeView {
       }
     });
     this.listenToDrops();
-    this.observer = new ResizeObserver(() => this.schedule());
+    this.element.addEventListener('wheel', () => (this.isHeld = false), { passive: true });
+    this.observer = new ResizeObserver(() => {
+      // The properties of what is selected take their room from the tree: it is not to be hidden by that.
+      if (this.isHeld && this.active !== null) {
+        this.bringIntoView(this.indexOf(this.active));
+      }
+      this.schedule();
+    });
     this.observer.observe(this.element);
   }
 
@@ -156,8 +168,7 @@ export class TreeView {
     this.drawn = drawn;
     this.place([...drawn.values()].map(({ element }) => element));
     const at = this.active === null ? -1 : this.indexOf(this.active);
-    if (at >= 0) {
-      // Also where the row itself is out of view: it is drawn again before it is told.
+    if (at >= first && at < last) {
       this.element.setAttribute('aria-activedescendant', `${this.prefix}${at}`);
     } else {
       this.element.removeAttribute('aria-activedescendant');
@@ -250,8 +261,8 @@ export class TreeView {
       return;
     }
     element.append(make('span', { class: 'c2b-name', text: shownName(node) }));
-    const facts = make('span', { class: 'c2b-facts', text: factsOf(node) });
-    element.append(facts);
+    // The space is not drawn: it parts the words for who hears or copies them.
+    element.append(' ', make('span', { class: 'c2b-facts', text: factsOf(node) }));
     if (this.keptAddresses.has(node.address)) {
       element.append(make('span', { class: 'c2b-kept', title: 'Some of it is kept on this server' }));
     }
@@ -325,18 +336,27 @@ export class TreeView {
     return this.model.rows()[index] ?? null;
   }
 
+  private bringIntoView(at: number): void {
+    const top = at * ROW_PX;
+    if (at < 0) {
+      return;
+    }
+    // It may be asked for before the rows have got their place.
+    this.canvas.style.height = `${this.model.rows().length * ROW_PX}px`;
+    if (top < this.element.scrollTop) {
+      this.element.scrollTop = top;
+    } else if (top + ROW_PX > this.element.scrollTop + this.element.clientHeight) {
+      this.element.scrollTop = top + ROW_PX - this.element.clientHeight;
+    }
+  }
+
   /** Make a node the selected one, and bring it into view. */
   select(node: TreeNode, scroll = true): void {
     const isNew = node !== this.active;
     this.active = node;
-    const at = this.indexOf(node);
-    if (scroll && at >= 0) {
-      const top = at * ROW_PX;
-      if (top < this.element.scrollTop) {
-        this.element.scrollTop = top;
-      } else if (top + ROW_PX > this.element.scrollTop + this.element.clientHeight) {
-        this.element.scrollTop = top + ROW_PX - this.element.clientHeight;
-      }
+    this.isHeld = scroll;
+    if (scroll) {
+      this.bringIntoView(this.indexOf(node));
     }
     this.draw();
     if (isNew) {

@@ -8,6 +8,8 @@ import '../browser/browser.css';
 import './page.css';
 
 const NARROWEST_PX = 180;
+/** Part of the window that the list may take. */
+const WIDEST = 0.7;
 const KEEP = 'caterva2:page';
 
 interface Kept {
@@ -38,10 +40,10 @@ class Page {
     this.welcome.className = 'c2p-welcome';
     this.welcome.textContent = 'Choose a dataset on the left.';
     this.main.append(this.welcome, this.box);
-    el.append(this.header(), this.side, this.splitter(), this.main);
+    el.append(this.header(), this.side, this.main);
     const list = document.createElement('div');
     list.className = 'c2p-browser';
-    this.side.append(list);
+    this.side.append(list, this.splitter());
     this.browser = mountBrowser({
       el: list,
       transport: this.transport,
@@ -99,6 +101,8 @@ class Page {
     splitter.setAttribute('role', 'separator');
     splitter.setAttribute('aria-label', 'Width of the list');
     splitter.setAttribute('aria-orientation', 'vertical');
+    splitter.setAttribute('aria-valuemin', String(NARROWEST_PX));
+    splitter.setAttribute('aria-valuenow', String(NARROWEST_PX));
     splitter.tabIndex = 0;
     splitter.onkeydown = event => {
       const step = { ArrowLeft: -20, ArrowRight: 20 }[event.key];
@@ -116,8 +120,11 @@ class Page {
   }
 
   private setWidth(px: number): void {
-    this.kept.width = Math.max(NARROWEST_PX, Math.min(px, window.innerWidth * 0.7));
+    this.kept.width = Math.max(NARROWEST_PX, Math.min(px, window.innerWidth * WIDEST));
     this.side.style.width = `${this.kept.width}px`;
+    const splitter = this.side.querySelector('.c2p-splitter');
+    splitter?.setAttribute('aria-valuemax', String(Math.round(window.innerWidth * WIDEST)));
+    splitter?.setAttribute('aria-valuenow', String(Math.round(this.kept.width)));
     keep(this.kept);
   }
 

@@ -350,8 +350,6 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
   const transport = new CommTransport(model);
   const box = document.createElement('div');
   box.style.height = `${Number(model.get('height')) || 480}px`;
-  // Or the keys of sliders and menus would be the notebook's: moves to other cells, cells cut...
-  box.dataset.lmSuppressShortcuts = 'true';
   el.append(box);
   const text = (name: string): string => String(model.get(name) ?? '');
   const theme = (): Theme => (text('theme') === 'dark' || isDarkPage(el) ? 'dark' : 'light');
@@ -362,7 +360,10 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
   model.on('change:theme', onTheme);
   const observer = new MutationObserver(onTheme);
   observer.observe(document.body, { attributes: true, attributeFilter: ['data-jp-theme-light'] });
+  const keepKeys = (event: KeyboardEvent): void => keepKey(box, event);
+  window.addEventListener('keydown', keepKeys, true); // before the document, where notebooks listen
   return () => {
+    window.removeEventListener('keydown', keepKeys, true);
     observer.disconnect();
     model.off('change:path', onPath);
     model.off('change:theme', onTheme);
@@ -370,6 +371,18 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
     transport.dispose();
     box.remove();
   };
+}
+
+/**
+ * Keys of sliders and menus are theirs: the notebook around would move to another cell, or cut one. Its shortcuts pass over
+ * an element that says so, but only where they look at that before its ancestors. Ctrl+S and the like stay the notebook's.
+ */
+function keepKey(box: HTMLElement, event: KeyboardEvent): void {
+  const target = event.target;
+  if (target instanceof Element && box.contains(target)) {
+    const isChord = event.ctrlKey || event.metaKey || event.altKey;
+    target.toggleAttribute('data-lm-suppress-shortcuts', !isChord);
+  }
 }
 
 /** JupyterLab tells its theme on the body. */
