@@ -47,7 +47,7 @@ def test_an_unreachable_service_is_a_typed_error_soon(host: str) -> None:
     start = time.monotonic()
     with pytest.raises(cat2.SourceUnavailableError, match="cannot reach http://") as raised:
         _ = client.roots
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     assert isinstance(raised.value, ConnectionError)
     assert "\n" not in str(raised.value)
 
@@ -231,7 +231,7 @@ def test_silence_is_a_deadline_error() -> None:
         start = time.monotonic()
         with pytest.raises(cat2.DeadlineError, match=r"0\.3 s between bytes") as raised:
             transport.request("GET", "/api/v1/roots")
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 25
         assert isinstance(raised.value, TimeoutError)
 
 

@@ -216,7 +216,7 @@ def test_a_new_version_of_an_operand_is_one_of_the_expression(tmp_path: Path, vi
         foo = sub.run.publishers["foo"]
         foo.files.set("dir/grid.b2nd", GRID + 7, chunks=(20, 30), blocks=(5, 10))
         await foo.changed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (now := await sub.json("/api/v1/meta?path=@public/x"))["version"] == made["version"]:
                 await asyncio.sleep(0.01)
         old = await sub.fetch(f"/api/v1/values?path=@public/x&sel=0&version={made['version']}")
@@ -229,7 +229,7 @@ def test_a_new_version_of_an_operand_is_one_of_the_expression(tmp_path: Path, vi
         # And one that is gone leaves the expression listed, with the reason.
         foo.files.delete("dir/grid.b2nd")
         await foo.changed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "problem" not in (now := await sub.json("/api/v1/meta?path=@public/x"))["storage"]:
                 await asyncio.sleep(0.01)
         assert "operand a is not there" in now["storage"]["problem"]

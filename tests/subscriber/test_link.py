@@ -337,14 +337,14 @@ def test_a_service_that_is_not_there_is_told_soon(url: str) -> None:
 def test_a_service_that_drops_connections_is_told_within_the_deadline_once() -> None:
     async def run(url: str) -> None:
         async with open_session(url) as session:
-            source = RemoteSource("foo", url, session, connect_s=0.7)
+            source = RemoteSource("foo", url, session, connect_s=1.5)
             begun = time.monotonic()
             for _ in range(5):
-                with pytest.raises(SourceUnavailableError, match=r"no connection in 0\.7 s"):
+                with pytest.raises(SourceUnavailableError, match=r"no connection in 1\.5 s"):
                     await source.entry("a")
-            # Five that each wait would take 3.5 s.
-            assert 0.6 < time.monotonic() - begun < 2.8
-            assert source._link._unreachable_until - asyncio.get_running_loop().time() < 0.7
+            # Five that each wait would take 7.5 s.
+            assert 1.4 < time.monotonic() - begun < 6
+            assert source._link._unreachable_until - asyncio.get_running_loop().time() < 1.5
 
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         for _ in range(4):
@@ -486,14 +486,14 @@ def test_a_trickle_of_bytes_is_cut_off(what: str) -> None:
         asked = {"entry": source.entry, "read": lambda _: read(source), "file": lambda _: read_stored(source)}[what]
         with pytest.raises(DeadlineError, match="does not answer"):
             await asked("a")  # type: ignore[operator]
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 25
         await until(lambda: canned.closed == 1)  # and it notices that nobody listens
 
     play_canned(lambda number: (body, 0.005), scenario, stall_s=1.5)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -503,12 +503,12 @@ def test_a_service_that_stalls_is_given_up_and_others_are_not_disturbed() -> Non
         proxy = HarmfulProxy(url, lambda: Harm(stall_at=200_000))
         async with listening(proxy.serve) as through, open_session(through) as session, open_session(url) as other:
             begun = time.monotonic()
-            stalled = asyncio.create_task(read_array(RemoteSource("foo", through, session, stall_s=1), "noise.b2nd"))
+            stalled = asyncio.create_task(read_array(RemoteSource("foo", through, session, stall_s=3), "noise.b2nd"))
             assert np.array_equal(await read_array(RemoteSource("foo", url, other), "noise.b2nd"), NOISE)
             assert not stalled.done()
             with pytest.raises(DeadlineError):
                 await stalled
-            assert 1 <= time.monotonic() - begun < 5
+            assert 3 <= time.monotonic() - begun < 25
 
     play(scenario)
 
@@ -663,7 +663,7 @@ def test_a_frozen_service_that_is_said_to_be_away_is_not_waited_for_long(monkeyp
         server = await asyncio.start_server(freeze, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         services = upstreams.HttpUpstreams(NetworkConfig())
-        async with server, asyncio.timeout(5):  # well below the time that an answer has
+        async with server, asyncio.timeout(25):  # well below the time that an answer has
             for url in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
                 if "localhost" in url:
                     services.expect(url, "foo", online=False, nhops=1)  # before anybody reads
@@ -706,7 +706,7 @@ def test_blocks_are_read_from_the_cache_when_the_service_was_killed(tmp_path: Pa
                 assert np.array_equal(await read_array(cached, "noise.b2nd"), NOISE)
                 with pytest.raises(NotCachedError, match="cannot reach"):
                     await read_array(cached, "other.b2nd")
-                assert time.monotonic() - begun < 5
+                assert time.monotonic() - begun < 25
                 await cached.aclose()
                 await session.close()
 

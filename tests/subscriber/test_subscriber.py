@@ -142,7 +142,7 @@ def test_lost_events_are_made_good(tmp_path: Path) -> None:
             async def has_it() -> bool:
                 return "lost.b2nd" in await paths(run)
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await has_it():
                     await asyncio.sleep(0.01)
 
@@ -182,7 +182,7 @@ def test_repeated_and_reordered_events_leave_the_truth(tmp_path: Path) -> None:
                 await asyncio.sleep(0)
             run.link.drops_events = False
             source = run.subscriber.source("foo")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await source.catalog(CatalogQuery(limit=1))).cursor != foo.store.cursor:
                     await asyncio.sleep(0.01)
             truth = await foo.source.catalog(CatalogQuery(limit=10_000))
@@ -238,7 +238,7 @@ def test_with_the_broker_away_it_is_the_publisher_that_decides_what_is_online(tm
                 await run.subscriber.follow(name)
 
             async def until_online(**wanted: bool) -> None:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     while {r["name"]: r["online"] for r in await run.subscriber.roots()} != wanted:
                         await asyncio.sleep(0.01)
 
@@ -253,7 +253,7 @@ def test_with_the_broker_away_it_is_the_publisher_that_decides_what_is_online(tm
             foo.files.set("new.b2nd", np.arange(7))  # nobody tells, but somebody asks
             await foo.changed()
             source = run.subscriber.source("foo")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while (await source.catalog(CatalogQuery(limit=1))).cursor != foo.store.cursor:
                     await asyncio.sleep(0.01)
             foo.is_away = True
@@ -440,7 +440,7 @@ def test_a_root_followed_with_its_publisher_away_is_listed_when_it_is_back(tmp_p
                 await paths(run)
             foo.is_away = False
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         assert await paths(run) == {"a", "a/grid.b2nd", "readme.md"}
@@ -515,7 +515,7 @@ def test_a_malformed_catalog_does_no_harm_and_is_asked_for_again(tmp_path: Path)
             with pytest.raises(SourceUnavailableError):
                 await paths(run)
             foo.catalog = good  # type: ignore[method-assign]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not run.subscriber._followed["foo"].freshness.live:
                     await asyncio.sleep(0.02)
             assert await paths(run) == {"a", "a/grid.b2nd", "readme.md"}

@@ -74,7 +74,7 @@ def test_a_warm_worker_answers_within_milliseconds() -> None:
             begun = time.perf_counter()
             await pool.run("echo", {}, [b"x" * 10_000])
             best = min(best, time.perf_counter() - begun)
-        assert best < 0.01
+        assert best < 0.05
 
     with_pool(test)
 
@@ -229,7 +229,7 @@ def test_a_process_knows_no_secrets_and_writes_no_files(monkeypatch: pytest.Monk
 def test_idle_processes_are_ended() -> None:
     async def test(pool: ComputePool) -> None:
         await is_well(pool)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while pool.nprocesses:
                 await asyncio.sleep(0.01)
         assert await is_well(pool)
@@ -255,7 +255,7 @@ def test_a_process_that_died_while_idle_is_replaced() -> None:
     async def test(pool: ComputePool) -> None:
         pid = (await pool.run("environment", {}))[0]["pid"]
         os.kill(pid, 9)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while is_running(pid):
                 await asyncio.sleep(0.005)
         assert await is_well(pool)

@@ -103,7 +103,7 @@ def test_whoever_goes_away_stops_the_work(service: MemoryService, slow: list[int
             stream = await source.reduce(ReduceRequest("foo", entry.path, "sum", entry.version))
             assert isinstance(await anext(stream.records), Working)
             await stream.records.aclose()  # type: ignore[attr-defined]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not slow:
                     await asyncio.sleep(0.01)
 

@@ -121,7 +121,7 @@ def certificate(tmp_path: Path) -> NetworkConfig:
 def test_with_a_certificate_it_serves_https(certificate: NetworkConfig) -> None:
     def ask(port: int) -> int:
         trusted = ssl.create_default_context(cafile=certificate.tls_cert)
-        connection = http.client.HTTPSConnection("localhost", port, context=trusted, timeout=10)
+        connection = http.client.HTTPSConnection("localhost", port, context=trusted, timeout=60)
         connection.request("GET", "/api/v1/health")
         status = connection.getresponse().status
         connection.close()
