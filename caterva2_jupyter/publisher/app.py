@@ -21,15 +21,8 @@ from ..web.openapi import openapi_routes
 from ..web.publishing_link import BrokerLink
 from ..web.serve import Listener, add_service_options, configure_logging, run_service
 from ..web.service import HealthHandler, Route, ServiceHandler, make_application
-from ..web.source_handlers import (
-    ANNOUNCE_ROUTE,
-    SOURCE_ROUTES,
-    AnnounceAnswers,
-    Announcer,
-    Limits,
-    SourceDirectory,
-    bind,
-)
+from ..web.source_handlers import AnnounceAnswers, Announcer, Limits, SourceDirectory, bind
+from ..web.source_routes import ANNOUNCE_ROUTE, SOURCE_ROUTES
 from .handlers import OLD_ROUTES
 from .publisher import Publisher
 from .workers import WorkerPool

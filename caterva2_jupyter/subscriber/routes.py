@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, PlainFileAnswers, SourceAnswers
+from ..web.source_handlers import AnnounceAnswers, PlainFileAnswers, SourceAnswers
+from ..web.source_routes import ANNOUNCE_ROUTE, SOURCE_ROUTES
 from .area_handlers import area_routes
 from .cache_access import CACHE_ACCESS_ROUTES
 from .cache_handlers import CACHE_ROUTES

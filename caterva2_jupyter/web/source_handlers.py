@@ -40,10 +40,8 @@ import asyncio
 import json
 import logging
 import zlib
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 from urllib.parse import quote
 
@@ -51,68 +49,38 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import format_timestamp
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketHandler
 
-from ..core.blocks import BlockRecord, checksum_seed
-from ..core.catalog import CatalogPage, CatalogQuery, Cursor
-from ..core.chunk_grid import BlockPlan
-from ..core.chunk_runs import ChunkRuns
-from ..core.legacy import chunk_selection
-from ..core.many_reads import encode_failure, parse_many
+from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
 from ..core.paths import name as last_name
 from ..core.paths import parse_path, parse_root_name, split_address
-from ..core.reduce_request import ReduceRequest, Working
-from ..core.selection import Selection
-from ..core.source import BlockStream, Source, listed
-from ..core.wire import (
-    RECORDS_TYPE,
-    ReadRequest,
-    encode_answer,
-    encode_end,
-    encode_error,
-    encode_preamble,
-    encode_record,
-    encode_same,
-    encode_working,
-)
+from ..core.source import Source
 from ..errors import (
-    AuthenticationError,
     Caterva2Error,
     DatasetChangedError,
-    DatasetNotFoundError,
-    IntegrityError,
-    TooLargeError,
 )
 from ..storage.closing import close_stream
-from ..storage.threaded_source import ThreadedSource
 from .byte_range import UnsatisfiableRange, first_guess, parse_byte_range
 from .caps import ClientCap
-from .event_teller import tell_events, tell_roots, tell_status
 from .service import JsonAnswers, ServiceHandler, etag_matches, strong_etag
 
 __all__ = [
-    "ANNOUNCE_ROUTE",
-    "SOURCE_ROUTES",
     "AnnounceAnswers",
     "Announcer",
     "CatalogAnswers",
     "ChangingDirectory",
-    "ChunkAnswers",
-    "EventsAnswers",
     "FileAnswers",
     "IdLookup",
     "Limits",
     "MetaAnswers",
     "PlainFileAnswers",
-    "ReadAnswers",
-    "ReadManyAnswers",
-    "ReduceAnswers",
     "RootsAnswers",
     "SourceAnswers",
     "SourceDirectory",
     "StatusDirectory",
     "StoredAnswers",
+    "VisitedDirectory",
     "attachment",
     "bind",
     "is_socket",
@@ -388,289 +356,6 @@ class MetaAnswers(SourceAnswers):
             await self.write_pieces(body)
 
 
-class ReadAnswers(SourceAnswers):
-    """``POST read`` -> records (``core.wire``), as they come from the source."""
-
-    async def answer_post(self) -> None:
-        if len(self.request.body) > MAX_READ_REQUEST_NBYTES:
-            raise TooLargeError(f"a read request has at most {MAX_READ_REQUEST_NBYTES} bytes: ask for fewer positions")
-        request = ReadRequest.from_bytes(self.request.body)
-        source = self.source_of(request.root)
-        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
-            entry, records = found
-            self.set_header("Content-Type", RECORDS_TYPE)
-            self.set_header("Cache-Control", "no-store")
-            self.write(encode_answer(entry, encode_preamble(entry, request.version is None), records))
-            return
-        with self.limits.reads.hold(self.client_key()):
-            await self.while_connected(self._answer(source, request))
-
-    async def _answer(self, source: Source, request: ReadRequest) -> None:
-        if request.known is not None:
-            compared = await source.compare_blocks(request)
-            seed = checksum_seed(compared.entry.id, compared.entry.version)
-            preamble = encode_preamble(compared.entry, with_entry=False)
-            await self._send(seed, preamble, compared.records, lambda same: (encode_same(same, seed), b""))
-            return
-        stream = await source.read_blocks(request)
-        seed = checksum_seed(stream.entry.id, stream.entry.version)
-        preamble = encode_preamble(stream.entry, request.version is None, stream.digest)
-        await self._send(seed, preamble, stream.records, lambda record: encode_record(record, seed, stream.answer))
-
-    async def _send(
-        self, seed: int, preamble: bytes, records: AsyncIterator[R], encode: Callable[[R], Encoded]
-    ) -> None:
-        try:
-            await self._send_records(seed, preamble, records, encode)
-        finally:
-            await close_stream(records)
-
-    async def _send_records(
-        self, seed: int, preamble: bytes, records: AsyncIterator[R], encode: Callable[[R], Encoded]
-    ) -> None:
-        # Before the status is sent: an error of the first record is an HTTP error.
-        record = await anext(records, None)
-        self.set_header("Content-Type", RECORDS_TYPE)
-        self.set_header("Cache-Control", "no-store")
-        parts: list[Part] = [preamble]
-        nrecords, waiting = 0, len(preamble)
-        try:
-            while record is not None:
-                encoded = encode(record)
-                parts += encoded
-                nrecords += not isinstance(record, Working)
-                waiting += len(encoded[0]) + len(encoded[1])
-                if waiting >= PIECE_NBYTES or isinstance(record, Working):
-                    await self.send_parts(parts, waiting)  # a slow client slows the source
-                    parts.clear()
-                    waiting = 0
-                record = await anext(records, None)
-        except Caterva2Error as error:
-            parts.append(encode_error(error, seed))
-        else:
-            parts.append(encode_end(nrecords, seed))
-        self.write(b"".join(parts))
-
-
-class ReduceAnswers(ReadAnswers):
-    """``POST reduce`` -> the pieces of the result; until then, every few seconds, how far it is."""
-
-    async def answer_post(self) -> None:
-        request = ReduceRequest.from_bytes(self.request.body)
-        source = self.source_of(request.root)
-        with self.limits.reductions.hold(self.client_key()):
-            await self.while_connected(self._reduce(source, request))
-
-    async def _reduce(self, source: Source, request: ReduceRequest) -> None:
-        stream = await source.reduce(request)
-        seed = checksum_seed(stream.entry.id, stream.entry.version)
-        preamble = encode_preamble(stream.entry, request.version is None, stream.digest)
-
-        def encode(item: BlockRecord | Working) -> Encoded:
-            return (
-                (encode_working(item, seed), b"") if isinstance(item, Working) else encode_record(item, seed, "slice")
-            )
-
-        await self._send(seed, preamble, stream.records, encode)
-
-
-@dataclass(slots=True)
-class _Begun:
-    """A read whose first records are there; ``rest`` is None when those are all."""
-
-    stream: BlockStream
-    records: list[BlockRecord]
-    rest: AsyncIterator[BlockRecord] | None
-
-
-class ReadManyAnswers(SourceAnswers):
-    """``POST read-many`` with ``{"reads": [...]}`` -> the answers to all of them, one after the other."""
-
-    async def answer_post(self) -> None:
-        if len(self.request.body) > MAX_READ_REQUEST_NBYTES:
-            raise TooLargeError(f"a request has at most {MAX_READ_REQUEST_NBYTES} bytes: send several requests")
-        requests = parse_many(self.request.body)
-        for root in {request.root for request in requests}:
-            self.source_of(root)
-        with self.limits.reads.hold(self.client_key()):
-            await self.while_connected(self._answer(requests))
-
-    async def _answer(self, requests: list[ReadRequest]) -> None:
-        ahead: deque[asyncio.Task[_Begun]] = deque()
-        todo = iter(requests)
-        try:
-            for request in requests:
-                # Several are on their way at once: a source may be a round trip away.
-                for following in islice(todo, READS_AHEAD - len(ahead)):
-                    ahead.append(asyncio.create_task(self._begin(following)))
-                try:
-                    begun = await ahead[0]
-                except Caterva2Error as error:
-                    if request is requests[0]:
-                        raise
-                    self.write(encode_failure(error))
-                    return
-                ahead.popleft()
-                if request is requests[0]:
-                    self.set_header("Content-Type", RECORDS_TYPE)
-                    self.set_header("Cache-Control", "no-store")
-                if not await self._send(request, begun):
-                    return
-        finally:
-            await self._give_up(ahead)
-
-    async def _begin(self, request: ReadRequest) -> _Begun:
-        source = self.source_of(request.root)
-        if isinstance(source, ThreadedSource) and (found := source.read_at_once(request)) is not None:
-            return _Begun(BlockStream(found[0], listed(())), found[1], None)
-        stream = await source.read_blocks(request)
-        records: list[BlockRecord] = []
-        nbytes = 0
-        try:
-            async for record in stream.records:
-                records.append(record)
-                nbytes += len(record.body)
-                if nbytes >= PIECE_NBYTES:
-                    return _Begun(stream, records, stream.records)
-        except BaseException:
-            await close_stream(stream.records)
-            raise
-        return _Begun(stream, records, None)
-
-    async def _send(self, request: ReadRequest, begun: _Begun) -> bool:
-        """Send one answer; False when it ended with an error, after which nothing can follow."""
-        stream = begun.stream
-        seed = checksum_seed(stream.entry.id, stream.entry.version)
-        self.write(encode_preamble(stream.entry, request.version is None, stream.digest))
-        nrecords = 0
-        try:
-            async for record in _chained(begun.records, begun.rest):
-                head, body = encode_record(record, seed, stream.answer)
-                self.write(head)
-                self.write(body if isinstance(body, bytes) else bytes(body))
-                nrecords += 1
-                if len(body) >= PIECE_NBYTES or nrecords % 64 == 0:
-                    await self.until_taken(self.flush(), PIECE_NBYTES)
-        except Caterva2Error as error:
-            self.write(encode_error(error, seed))
-            return False
-        finally:
-            await close_stream(stream.records)
-        self.write(encode_end(nrecords, seed))
-        if sum(map(len, self._write_buffer)) >= PIECE_NBYTES:
-            await self.until_taken(self.flush(), PIECE_NBYTES)
-        return True
-
-    async def _give_up(self, ahead: Iterable[asyncio.Task[_Begun]]) -> None:
-        for task in ahead:
-            task.cancel()
-        for begun in await asyncio.gather(*ahead, return_exceptions=True):
-            if isinstance(begun, _Begun):
-                await close_stream(begun.stream.records)
-
-
-async def _chained(
-    records: Iterable[BlockRecord], rest: AsyncIterator[BlockRecord] | None
-) -> AsyncIterator[BlockRecord]:
-    for record in records:
-        yield record
-    if rest is not None:
-        async for record in rest:
-            yield record
-
-
-class ChunkAnswers(SourceAnswers):
-    """``GET chunks/ID/VERSION/N`` -> the records of one chunk, which never change: caches may keep them for ever."""
-
-    async def answer_head(self, dataset_id: str, version: str, number: str) -> None:
-        _, _, etag = await self._find(dataset_id, version, number)
-        if not self.not_modified(etag):
-            self._set_headers()
-
-    async def answer_get(self, dataset_id: str, version: str, number: str) -> None:
-        source, entry, etag = await self._find(dataset_id, version, number)
-        if self.not_modified(etag):
-            return
-        with self.limits.reads.hold(self.client_key()):
-            await self.while_connected(self._answer(source, entry, int(number)))
-
-    async def _find(self, dataset_id: str, version: str, number: str) -> tuple[Source, Entry, str]:
-        """Where the chunk is, its entry in that version, and its ETag.
-
-        Raises
-        ------
-        DatasetNotFoundError, DatasetChangedError
-        """
-        if not number.isascii() or not number.isdigit() or str(int(number[:20])) != number:
-            raise DatasetNotFoundError(f"no chunk {number[:20]!r} of any dataset")
-        found: tuple[Source, Entry] | None = None
-        for form in await self.sources.roots():
-            if form.get("followed") is False:
-                continue
-            source = self.sources.source(form["name"])
-            for entry in await source.entries_with_id(dataset_id) if isinstance(source, IdLookup) else ():
-                if found is None or entry.version == version:
-                    found = (source, entry)
-        if found is None:
-            raise DatasetNotFoundError(f"no dataset with id {dataset_id[:40]!r} here")
-        source, entry = found
-        if entry.geometry is None or (entry.version == version and int(number) >= entry.geometry.nchunks):
-            raise DatasetNotFoundError(f"no chunk {number} of {entry.path!r} in root {source.root!r}")
-        if entry.version != version:
-            raise DatasetChangedError(
-                f"dataset {entry.path!r} in root {source.root!r} changed: version {version[:40]} is gone"
-            )
-        return source, entry, f'"{version}-{number}"'
-
-    def _set_headers(self) -> None:
-        self.set_header("Content-Type", RECORDS_TYPE)
-        # Shared caches may hand it out where anybody may have it from here.
-        scope = "public" if getattr(self, "is_open", False) else "private"
-        self.set_header("Cache-Control", f"{scope}, max-age={YEAR_S}, immutable")
-
-    async def _answer(self, source: Source, entry: Entry, nchunk: int) -> None:
-        geometry = entry.geometry
-        assert geometry is not None
-        selection = Selection.from_json(chunk_selection(geometry, nchunk), geometry.shape)
-        (projection,) = BlockPlan(geometry, selection)
-        runs = ChunkRuns(projection.blocks.tolist(), geometry.block_nbytes)
-        stream = await source.read_blocks(ReadRequest(source.root, entry.path, entry.version, selection.to_json()))
-        try:
-            await self._send(entry, runs, stream)
-        finally:
-            await close_stream(stream.records)
-
-    async def _send(self, entry: Entry, runs: ChunkRuns, stream: BlockStream) -> None:
-        if (stream.entry.id, stream.entry.version) != (entry.id, entry.version):
-            raise DatasetChangedError(f"{entry.path!r} changed while it was asked for: ask again")
-        seed = checksum_seed(entry.id, entry.version)
-        nrecords = 0
-        try:
-            async for record in stream.records:
-                for run in runs.add(record):
-                    if not nrecords:
-                        self._set_headers()
-                        self.write(encode_preamble(entry, False))
-                    head, body = encode_record(run, seed)
-                    self.write(head)
-                    self.write(body if isinstance(body, bytes) else bytes(body))
-                    nrecords += 1
-                    if not runs.is_complete:
-                        await self.until_taken(self.flush(), PIECE_NBYTES)
-            if not runs.is_complete:
-                raise IntegrityError(f"root {stream.entry.path!r} did not send all blocks of a chunk")
-        except Caterva2Error:
-            if not self._headers_written:
-                for name in ("ETag", "Cache-Control"):
-                    self.clear_header(name)
-                self._write_buffer.clear()
-                raise
-            # Not an error record: a cache would keep it. Only a cut connection is not kept.
-            self.detach().close()
-            return
-        self.write(encode_end(nrecords, seed))
-
-
 class StoredAnswers(SourceAnswers):
     """Base of answers with stored bytes: one ``Range``, ``If-None-Match``, ``If-Range``."""
 
@@ -780,152 +465,6 @@ class AnnounceAnswers(SourceAnswers):
         await announcer.announce(parse_root_name(root), path)
         self.write_json({"root": root, "path": path})
 
-
-class _ListenedAnswers(SourceAnswers):
-    """Base of what is told as it happens; its cap is that of listeners."""
-
-    tells_roots: ClassVar[bool] = False
-    """Is there something to tell to who names no root: which there are?"""
-    _root = ""
-
-    def parse_listening(self) -> None:
-        """Which root, from where on."""
-        texts = self.query_texts()
-        if self.tells_roots and "root" not in texts and isinstance(self.sources, ChangingDirectory):
-            return
-        self._root = parse_root_name(texts.get("root", ""))
-        self._source = self.source_of(self._root)
-        self._since = Cursor.parse(texts["since"]) if texts.get("since") else None
-
-    async def tell(self, message: Mapping[str, Any]) -> None:
-        seen = self.seen_now()
-        if self._root and seen is not self.sources:
-            seen.source(self._root)
-        await self.send(message)
-
-    async def send(self, message: Mapping[str, Any]) -> None:
-        raise NotImplementedError
-
-    def seen_now(self) -> SourceDirectory:
-        """The roots as who listens sees them by now: logins end, and users go, while they listen.
-
-        Raises
-        ------
-        AuthenticationError, AccessDeniedError
-        """
-        if not isinstance(self, ServiceHandler):
-            return self.sources  # Jupyter lets in once
-        user = self.user_now()
-        if user is None:
-            raise AuthenticationError("the login has ended")
-        return self._directory.seen_by(user) if isinstance(self._directory, VisitedDirectory) else self.sources
-
-    async def tell_all(self) -> None:
-        """Tell events, and whether the root is online, until there is nobody to tell."""
-        sources = self.sources
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                if not self._root and isinstance(sources, ChangingDirectory):
-                    tasks.create_task(tell_roots(sources.changes(), self._roots_now, self.tell))
-                    return
-                if isinstance(sources, StatusDirectory):
-                    tasks.create_task(tell_status(self._root, sources.status(self._root), self.tell))
-                tasks.create_task(self._tell_events())
-        except* (WebSocketClosedError, StreamClosedError, _NothingMore):
-            pass
-        except* Caterva2Error as errors:
-            log.debug("events of %s end: %s", self._root, errors.exceptions[0])
-        except* Exception:
-            log.exception("events of %s fail", self._root)
-
-    async def _roots_now(self) -> list[dict[str, Any]]:
-        return await self.seen_now().roots()
-
-    async def _tell_events(self) -> None:
-        await tell_events(self._source, self._since, self.tell)
-        raise _NothingMore
-
-
-class _NothingMore(Exception):
-    """A source has ended its events."""
-
-
-class EventsAnswers(_ListenedAnswers, WebSocketHandler):
-    """``WS events?root=R&since=EPOCH:SEQ``: messages of ``event_teller`` as texts. What clients send is ignored.
-
-    Without ``root``, where roots come and go: which there are.
-    """
-
-    is_socket = True
-    tells_roots = True
-    _telling: asyncio.Task[None] | None = None
-
-    async def answer_get(self) -> None:
-        self.parse_listening()
-        # The connection's whole life is in here.
-        with self.limits.events.hold(self.client_key()):
-            try:
-                await WebSocketHandler.get(self)
-            finally:
-                self._stop()
-
-    async def open(self, *args: str, **kwargs: str) -> None:
-        opened = super().open(*args, **kwargs)
-        if opened is not None:
-            await opened
-        self._telling = asyncio.create_task(self._tell_until_closed())
-
-    def on_message(self, message: str | bytes) -> None:
-        pass
-
-    def on_close(self) -> None:
-        self._stop()
-        super().on_close()
-
-    def _stop(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-
-    async def _tell_until_closed(self) -> None:
-        await self.tell_all()
-        self.close(1011)
-
-    async def send(self, message: Mapping[str, Any]) -> None:
-        await self.write_message(json.dumps(message, separators=(",", ":")))
-
-
-class EventLinesAnswers(_ListenedAnswers):
-    """``GET event-lines?root=R&since=EPOCH:SEQ``: the same as lines of an answer without end."""
-
-    async def answer_get(self) -> None:
-        self.parse_listening()
-        with self.limits.events.hold(self.client_key()):
-            self.set_header("Content-Type", "application/x-ndjson")
-            self.set_header("Cache-Control", "no-store")
-            self.set_header("X-Accel-Buffering", "no")  # proxies hand on what there is
-            self._line = asyncio.Lock()
-            await self.while_connected(self.tell_all())
-
-    async def send(self, message: Mapping[str, Any]) -> None:
-        async with self._line:
-            self.write(json.dumps(message, separators=(",", ":")) + "\n")
-            await self.until_taken(self.flush(), PIECE_NBYTES)
-
-
-SOURCE_ROUTES: tuple[tuple[str, type[SourceAnswers]], ...] = (
-    (r"/api/v1/roots", RootsAnswers),
-    (r"/api/v1/roots/([^/]+)/catalog", CatalogAnswers),
-    (r"/api/v1/meta", MetaAnswers),
-    (r"/api/v1/read", ReadAnswers),
-    (r"/api/v1/read-many", ReadManyAnswers),
-    (r"/api/v1/reduce", ReduceAnswers),
-    (r"/api/v1/chunks/([^/]+)/([^/]+)/([^/]+)", ChunkAnswers),
-    (r"/api/v1/file", FileAnswers),
-    (r"/api/v1/files/(.+)", PlainFileAnswers),
-    (r"/api/v1/events", EventsAnswers),
-    (r"/api/v1/event-lines", EventLinesAnswers),
-)
-ANNOUNCE_ROUTE = r"/api/v1/roots/([^/]+)/announce"
 
 Verb = Callable[..., Any]
 Guard = Callable[[Verb], Verb]

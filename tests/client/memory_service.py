@@ -18,7 +18,8 @@ from caterva2_jupyter.storage.threaded_source import ThreadedSource
 from caterva2_jupyter.web.access import NetworkToken, Open, RequestGuard
 from caterva2_jupyter.web.serve import listen
 from caterva2_jupyter.web.service import HealthHandler, ServiceHandler, make_application
-from caterva2_jupyter.web.source_handlers import ANNOUNCE_ROUTE, SOURCE_ROUTES, AnnounceAnswers, Limits, bind
+from caterva2_jupyter.web.source_handlers import AnnounceAnswers, Limits, bind
+from caterva2_jupyter.web.source_routes import ANNOUNCE_ROUTE, SOURCE_ROUTES
 
 
 class Directory:

@@ -14,7 +14,8 @@ from caterva2_jupyter.errors import Caterva2Error, RootNotFoundError
 from caterva2_jupyter.web.access import AccessPolicy, NetworkToken, Open, RequestGuard
 from caterva2_jupyter.web.serve import listen
 from caterva2_jupyter.web.service import ServiceHandler, make_application
-from caterva2_jupyter.web.source_handlers import SOURCE_ROUTES, Limits, bind
+from caterva2_jupyter.web.source_handlers import Limits, bind
+from caterva2_jupyter.web.source_routes import SOURCE_ROUTES
 
 
 class OneRoot:

@@ -42,13 +42,12 @@ from caterva2_jupyter.web.access import NetworkToken, Open, RequestGuard
 from caterva2_jupyter.web.caps import ClientCap
 from caterva2_jupyter.web.service import HealthHandler, Route, ServiceHandler, make_application
 from caterva2_jupyter.web.source_handlers import (
-    ANNOUNCE_ROUTE,
-    SOURCE_ROUTES,
     AnnounceAnswers,
     Limits,
     bind,
     is_socket,
 )
+from caterva2_jupyter.web.source_routes import ANNOUNCE_ROUTE, SOURCE_ROUTES
 from tests.processes import wait_for
 from tests.web.serving import Served
 
