@@ -20,7 +20,9 @@ SEALING_S = 600.0
 class CacheService:
     """The cache of the service behind a transport.
 
-    Every method raises `UnsupportedDatasetError` for a service that keeps none, such as a publisher.
+    Paths are ``ROOT``, or ``ROOT/PATH`` of a dataset or group, which stands for all below it; ``""`` is everything.
+    Every method raises `UnsupportedDatasetError` for a service that keeps none, such as a publisher,
+    `AccessDeniedError` for what is not ours to do, and `SourceUnavailableError` when nobody answers.
 
     Examples
     --------
@@ -79,16 +81,11 @@ class CacheService:
     def status(self, path: str = "") -> dict[str, Any]:
         """What is kept: of all roots, of ``ROOT``, or at and below ``ROOT/PATH``.
 
-        Parameters
-        ----------
-        path : str
-            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
-
-        Raises
-        ------
-        AccessDeniedError
-            When it is not ours to do.
-        RootNotFoundError, SourceUnavailableError
+        Returns
+        -------
+        dict
+            ``directory``, ``quota_nbytes``, ``usage_nbytes`` (compressed bytes on disk), ``counters``, ``pins`` and,
+            for each version of a dataset, what is kept of it in ``datasets``.
         """
         form: dict[str, Any] = self._json("GET", "", params={"path": path} if path else None)
         return form
@@ -106,32 +103,21 @@ class CacheService:
     def verify(self, path: str = "") -> Iterator[dict[str, Any]]:
         """Have what is kept checked; how far it is.
 
-        Parameters
-        ----------
-        path : str
-            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
-
-        Raises
+        Yields
         ------
-        AccessDeniedError
-            When it is not ours to do.
-        RootNotFoundError, SourceUnavailableError
+        dict
+            So far: ``blocks`` and ``nbytes`` that were checked, those that are ``bad`` (and dropped), of
+            ``total_nbytes``; the last one is ``done``.
         """
         return self._lines("/verify", {"path": path})
 
     def clear(self, path: str) -> dict[str, Any]:
         """Have the service forget what it keeps at and below a path; of everything for ``""``.
 
-        Parameters
-        ----------
-        path : str
-            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
-
-        Raises
-        ------
-        AccessDeniedError
-            When it is not ours to do.
-        RootNotFoundError, SourceUnavailableError
+        Returns
+        -------
+        dict
+            ``datasets`` and ``nbytes`` that are gone.
         """
         form: dict[str, Any] = self._json("POST", "/clear", {"path": path})
         return form
@@ -139,32 +125,20 @@ class CacheService:
     def pin(self, path: str) -> list[str]:
         """Let datasets at and below a path stay whatever the quota; which they are.
 
-        Parameters
-        ----------
-        path : str
-            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
-
-        Raises
-        ------
-        AccessDeniedError
-            When it is not ours to do.
-        RootNotFoundError, SourceUnavailableError
+        Returns
+        -------
+        list of str
+            Addresses of the datasets that are pinned now.
         """
         return _texts(self._json("POST", "/pin", {"path": path}), "pinned")
 
     def unpin(self, path: str) -> list[str]:
         """Let them go in their turn again.
 
-        Parameters
-        ----------
-        path : str
-            ``ROOT``, or ``ROOT/PATH`` of a dataset or group.
-
-        Raises
-        ------
-        AccessDeniedError
-            When it is not ours to do.
-        RootNotFoundError, SourceUnavailableError
+        Returns
+        -------
+        list of str
+            Addresses of the datasets that no longer are.
         """
         return _texts(self._json("POST", "/unpin", {"path": path}), "unpinned")
 
