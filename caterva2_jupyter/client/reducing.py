@@ -328,13 +328,14 @@ class Reducing:
     def count(
         self: _Array,
         axis: Axis = None,
+        keepdims: bool = False,
         *,
         skip: Skip = None,
         selection: Any = None,
         progress: Progress | None = None,
     ) -> Any:
         """How many values along axes are not skipped (int64)? See `sum`."""
-        return _reduce(self, "count", axis, None, None, False, 0, skip, selection, progress)
+        return _reduce(self, "count", axis, None, None, keepdims, 0, skip, selection, progress)
 
     def overview(
         self: _Array,
@@ -462,7 +463,8 @@ def _reduce(
     reduction = Reduction(geometry, request)
     how: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     if op == "count" and not box.size:
-        return np.zeros([len(box.axes[n]) for i, n in enumerate(kept) if i not in over], np.int64)
+        counted = [1 if i in over else len(box.axes[n]) for i, n in enumerate(kept)]
+        return np.zeros([n for i, n in enumerate(counted) if keepdims or i not in over], np.int64)
     if op in ("std", "var"):
         how["ddof"] = ddof
     if not box.size:

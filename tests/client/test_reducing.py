@@ -178,6 +178,8 @@ def test_fills_and_nan_are_skipped(filled):
     array = client["foo/ints"]
     assert array.sum(0, skip="fill").tolist() == masked.sum(0).tolist()
     assert array.max(skip=-999) == masked.max()
+    assert array.count(1, keepdims=True, skip=-999).tolist() == [[n] for n in masked.count(axis=1)]
+    assert array.count(0, keepdims=True, selection=np.s_[:0]).tolist() == [[0] * 10]
     assert array.min(1, skip="fill").tolist() == masked.min(1).filled(-999).tolist()
     np.testing.assert_allclose(array.std(0, skip="fill"), masked.std(0))
     means = array.mean(1, skip="fill")
