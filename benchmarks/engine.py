@@ -10,12 +10,13 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ import numpy as np
 import caterva2_jupyter as cat2
 
 from .datasets import CPARAMS, Size
-from .measure import Truth
+from .measure import Truth, as_key
 from .peers import ISOLATED, REPOSITORY, RawBlocks, Site, This
 from .processes import cpu_s, peak_memory_nbytes, resident_nbytes
-from .workloads import draw
+from .workloads import draw, draw_random
 
 __all__ = ["Figure", "measure_engine"]
 
@@ -65,7 +66,7 @@ def measure_engine(site: Site, size: Size, seed: int, truth: Truth) -> list[Figu
     """All figures that this link allows."""
     figures: list[Figure] = []
     measures: list[Callable[..., list[Figure]]]
-    on_links = [regret, changes, large_chunks, parallel_streams]
+    on_links = [regret, changes, large_chunks, parallel_streams, slow_reader]
     measures = on_links if site.link is not None else [publisher_cpu, full_scan, incompressible_scan]
     for measure in measures:
         try:
@@ -225,6 +226,53 @@ def _streams(url: str, nbytes: int, count: int = 8) -> float:
         start = time.perf_counter()
         list(pool.map(fetch, range(count)))
         return time.perf_counter() - start
+
+
+def slow_reader(site: Site, size: Size, seed: int, truth: Truth) -> list[Figure]:
+    """What others see of a reader that asks for much and then takes nothing."""
+    field = blosc2.open(str(site.data / "root" / "field.b2nd"))
+    nt, ny, nx = size.field.shape
+    unread = [[int(nt * 0.6), int(nt * 0.75), 1], [0, ny, 1], [0, nx, 1]]  # by the others
+    box = as_key(next(w for w in draw(size, seed) if w.name == "box").keys[0])
+    squares = [as_key(key) for key in draw_random(size, seed, 40)]
+    medians: dict[str, list[float]] = {"small reads": [], "box": []}
+    for is_beside in (False, True):
+        seconds = []
+        this = This()
+        with running(this, site, "field.b2nd") as client, ExitStack() as stack:
+            array = client["data/field.b2nd"]
+            if is_beside:
+                stack.callback(_stalled(this.url, unread).close)
+                _down(site)  # as much as is fetched ahead for it has come
+            for key in [*squares, box]:
+                start = time.perf_counter()
+                got = array[key]
+                seconds.append(time.perf_counter() - start)
+                assert np.array_equal(got, field[key])
+        medians["small reads"].append(float(np.median(seconds[:-1])))
+        medians["box"].append(seconds[-1])
+    return [
+        Figure(
+            f"{what} beside a reader that takes nothing",
+            f"{beside / alone:.2f} x",
+            "stalls no other",
+            f"{beside:.3f} s against {alone:.3f} s alone",
+        )
+        for what, (alone, beside) in medians.items()
+    ]
+
+
+def _stalled(url: str, selection: list[list[int]]) -> socket.socket:
+    """A connection that has asked for a selection of the field, and takes the beginning of the answer."""
+    host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
+    asker = socket.socket()
+    asker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    asker.connect((host, int(port)))
+    body = json.dumps({"path": "data/field.b2nd", "selection": selection}).encode()
+    head = f"POST /api/v1/read HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    asker.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert asker.recv(12).endswith(b"200")
+    return asker
 
 
 def publisher_cpu(site: Site, size: Size, seed: int, truth: Truth) -> list[Figure]:
