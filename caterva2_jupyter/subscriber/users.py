@@ -37,7 +37,8 @@ __all__ = [
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 1024  # argon2 reads all of it
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
+# What would have to be quoted in a mail's header, and nobody's address has, is no part of one.
+_EMAIL = re.compile(r"[^@\s<>()\[\]\\,;:\"]{1,64}@[^@\s<>()\\,;\"]{1,255}")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS user (

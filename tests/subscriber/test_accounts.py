@@ -131,7 +131,8 @@ class TestRegistering:
             400,
             {"code": "REGISTER_INVALID_PASSWORD", "reason": reason},
         )
-        assert refused(email="nobody", password=PASSWORD)[0] == 422
+        for email in ("nobody", "<script>alert(1)</script>@example.org", '"x"@example.org', "a,b@example.org", "a@b;c"):
+            assert refused(email=email, password=PASSWORD)[0] == 422, email
         assert refused(email=NEW)[0] == 422
         assert refused(email=f"a\r\nBcc: b{NEW}", password=PASSWORD)[0] == 422
         assert site.served.request("POST", "/auth/register", {}, "[").status == 422
