@@ -37,7 +37,7 @@ SETTINGS = _table(
     ("publisher", "name", "text", "", "Name of the root (also the first argument of `cat2pub`)."),
     ("publisher", "root", "text", "data", "Directory or HDF5 file to serve (also the second argument)."),
     ("publisher", "advertise", "text", "", "URL by which subscribers reach this publisher, when it is not `http` as it stands (behind a proxy, or listening on every interface)."),
-    ("publisher", "poll", "number", "0", "Seconds between looks at a file system that tells no changes (network file systems); 0: be told."),
+    ("publisher", "poll", "number", "0", "Seconds between looks at a file system that tells no changes (network file systems); 0: be told (by Linux; other systems are looked at every 2 s)."),
     ("publisher", "quiet", "number", "0.2", "Seconds that a file has to be quiet before it is announced."),
     ("publisher", "workers", "int", "1", "Processes that serve, on one port; the first one also keeps the index. Two or more help where one core is not enough for the readers."),
     ("subscriber", "http", "text", "localhost:8002", "Where the stand-alone subscriber listens."),
