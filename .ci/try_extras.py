@@ -139,6 +139,8 @@ def try_lowest(work: Path) -> int:
     lowest = [r + (".*" if r.count(".") < 2 else "") for r in lowest]  # the last fix of that version
     print("\n".join(sorted(lowest)), flush=True)
     bin_directory = environment(work / "lowest", *lowest)
+    # What it registers (the engine of xarray) is found by the installed package.
+    subprocess.run([str(bin_directory / "pip"), "install", "--quiet", "--no-deps", str(build(work))], check=True)
     command = [str(bin_directory / "python"), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *CORE_TESTS]
     return subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False

@@ -129,6 +129,10 @@ def test_other_filters_are_decoded_and_equal(name: str, tmp_path: Path, worker: 
             )
     root = Hdf5Root(tmp_path / "file.h5", "owner", worker)
     with h5py.File(root.watched) as file:
+        try:
+            file.visititems(lambda _, dataset: dataset[()] is None)
+        except OSError:
+            pytest.skip("this HDF5 cannot read what it wrote")  # scale-offset, in h5py before 3.16
         assert_equal_to_h5py(root, file)
 
 
