@@ -102,3 +102,8 @@ def test_every_function_and_class_has_an_example() -> None:
         is_member = of and last != "__getitem__"
         shown = re.search(rf"\.{last}\b", code) if is_member else name in EXAMPLES
         assert shown or isinstance(thing, property) or NOT_SHOWN.search(name), name
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    errors = set(import_module("caterva2_jupyter.errors").__all__)
+    assert {*cat2.__all__, "to_caterva2", "watch"} - errors - {"__version__"} <= set(EVERYTHING)
