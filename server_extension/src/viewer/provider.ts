@@ -306,7 +306,9 @@ export class Provider extends DataProviderApi {
       const short = localName(nameOf(item.path));
       const path = `${parent}/${taken.has(short) ? plain(nameOf(item.path)) : short}`;
       this.entries.set(path, item);
-      return this.entityOf(path, item);
+      const child = this.entityOf(path, item);
+      // A group with an NXdata in it shows that as its own plot: an overview of a member is none.
+      return this.made.has(path) ? { ...child, attributes: child.attributes.filter(({ name }) => name !== 'NX_class') } : child;
     });
     if (page.next) {
       let name = `⋯ after ${localName(nameOf(page.next))}`;
