@@ -103,11 +103,15 @@ def plain_value(value: object) -> object:
 
     Examples
     --------
-    >>> plain_value(np.array([1, 2], "i2")), plain_value((1.5, "a"))
-    ([1, 2], [1.5, 'a'])
+    >>> plain_value(np.array([1, 2], "i2")), plain_value((1.5, "a")), plain_value(np.longdouble(0.25))
+    ([1, 2], [1.5, 'a'], 0.25)
     """
     if isinstance(value, np.ndarray):
         return plain_value(value.tolist())
+    if isinstance(value, np.longdouble):  # of which ``item`` is one again
+        return float(value)
+    if isinstance(value, np.clongdouble):
+        return complex(value)
     if isinstance(value, np.generic):
         return plain_value(value.item())
     if isinstance(value, (list, tuple)):

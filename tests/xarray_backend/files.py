@@ -455,6 +455,62 @@ def large_attributes(path: Path) -> None:
         file.attrs["long"] = "z" * 70_000
 
 
+def odd_names(path: Path) -> None:
+    """Names that addresses, paths and suffixes could trip over; letters of other scripts."""
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(
+            ["a.b", "a.b2nd", "x.b2nd.b2nd", "#f?q=1&z%20", " lead", "trail ", "it's \"", "-"]
+        ):
+            file[name] = np.arange(number + 2)
+        for name in ["tab\tx", "back\\slash", "g.b2nd/inner", "@at", "~t", "*", "[0]", "größe °C", "グループ/値"]:
+            file[name] = np.arange(3.0)
+
+
+def odd_attributes(path: Path) -> None:
+    """Attributes of every kind that h5py writes."""
+    with h5py.File(path, "w") as file:
+        attrs = file.create_dataset("v", data=["a", "", "ééé"], dtype=h5py.string_dtype()).attrs
+        attrs["list"], attrs["one"], attrs["fixed"] = ["x", "y"], ["only"], np.array([b"a", b"bc"])
+        attrs["latin"], attrs["texts"] = np.bytes_(b"\xe9\xff"), np.array([["a", "b"], ["c", "d"]], object)
+        attrs.create("fixed_utf8", np.array("é".encode(), h5py.string_dtype("utf-8", 8)))
+        attrs["square"], attrs["yes"], attrs["bools"] = np.array([[1, 2], [3, 4]], "i2"), True, np.array([True, False])
+        attrs["complex"], attrs["half"], attrs["big"] = 1 + 2j, np.float16(1.5), np.array([1, 2], ">i4")
+        attrs["long"], attrs["u8"], attrs["u64"] = np.longdouble(1.25), np.uint8(255), np.uint64(2**64 - 1)
+        attrs["nan"], attrs["zero"], attrs["none"] = np.float32("nan"), -0.0, h5py.Empty("f4")
+        attrs["nothing"], attrs["compound"] = np.zeros(0, "i4"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])
+
+
+def odd_packing(path: Path) -> None:
+    """Fills, scales and units of dtypes that are not those of the data, and where decoding ends in another one."""
+    with netCDF4.Dataset(path, "w") as nc:
+        nc.createDimension("x", 4)
+
+        def add(name: str, kind: str, values: list[float], fill: float | None = None, **attrs: object) -> None:
+            variable = nc.createVariable(name, kind, ("x",), **({} if fill is None else {"fill_value": fill}))
+            variable.set_auto_maskandscale(False)
+            variable[: len(values)] = np.array(values, kind)
+            for attr, value in attrs.items():
+                variable.setncattr(attr, value)
+
+        add("infinite", "f8", [1, np.inf], np.inf)
+        add("two_missing", "i4", [1, -9, -8], missing_value=np.array([-9, -8], "i4"))
+        add("wrong", "i2", [1, 2, 3], missing_value=-99.0)
+        add("unsigned", "i1", [1, -1, -128], -1, _Unsigned="true")
+        add("scaled_unsigned", "i2", [1, -1], -1, _Unsigned="true", scale_factor=0.1)
+        add("signed", "u1", [1, 255, 128], 255, _Unsigned="false")
+        add("single", "i2", [1, -32768], -32768, scale_factor=np.float32(0.01), add_offset=np.float32(273.15))
+        add("whole", "i2", [1, 2], scale_factor=np.int32(2), add_offset=np.int32(1))
+        add("array", "i2", [1, 2], scale_factor=np.array([0.5]))
+        add("beyond", "i8", [2**53 + 1, -1], -1)
+        add("largest", "u8", [1, 2**64 - 1], 2**64 - 1)
+        add("bool", "i1", [0, 1, 1, 0], dtype="bool")
+        add("zone", "i4", [0, 1, 2, 3], units="hours since 2000-01-01 00:00:00 +02:00")
+        add("nanoseconds", "i8", [0, 10**18, 2, 3], units="nanoseconds since 1970-01-01")
+        add("halves", "i2", [0, 1, 2, -1], -1, units="hours since 2000-01-01", scale_factor=0.5)
+        add("spans", "f4", [1, 2, np.nan, 4], units="hours")
+        add("capital", "i4", [0, 1, 2, 3], units="Days Since 2000-1-1")
+
+
 FILES: dict[str, Make] = {
     "cf.nc": classic_cf,
     **{f"calendar-{name}.nc": (lambda path, name=name: calendar(path, name)) for name in CALENDARS},
@@ -482,6 +538,9 @@ FILES: dict[str, Make] = {
     "imerg.h5": imerg,
     "s5p.nc": sentinel5p,
     "large-attributes.h5": large_attributes,
+    "odd-names.h5": odd_names,
+    "odd-attributes.h5": odd_attributes,
+    "odd-packing.nc": odd_packing,
 }
 
 
