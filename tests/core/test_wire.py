@@ -233,6 +233,16 @@ def test_a_record_over_the_limit_is_refused():
         RecordParser(max_record_nbytes=1000).feed(answer([record]))
 
 
+def test_bytes_that_come_one_by_one_take_no_object_each():
+    record = make_record(SEED, 0, bytes(32), [0, 3], [bytes(9000), b"x" * 5000])
+    parser, data, items = RecordParser(), answer([record]), []
+    for position in range(len(data)):
+        items += parser.feed(data[position : position + 1])
+        assert len(parser._waiting) <= 1
+    parser.close()
+    assert as_tuple(items[1]) == as_tuple(record)
+
+
 def test_many_small_pieces_cost_no_more_than_their_bytes():
     data = answer([make_record(SEED, 0, bytes(32), [0], [bytes(200_000)])])
     begin = time.process_time()

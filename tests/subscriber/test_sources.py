@@ -239,6 +239,43 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+class Halting:
+    """A source that sends one record of each read, and the others when it is told to."""
+
+    def __init__(self, source: Source, go_on: asyncio.Event) -> None:
+        self._source, self._go_on = source, go_on
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    async def read_blocks(self, request: ReadRequest) -> BlockStream:
+        stream = await self._source.read_blocks(request)
+        return BlockStream(stream.entry, self._halting(stream))
+
+    async def _halting(self, stream: BlockStream) -> AsyncIterator[BlockRecord]:
+        async for record in stream.records:
+            yield record
+            await self._go_on.wait()
+
+
+def test_what_has_come_is_handed_on_while_the_rest_is_on_its_way(tmp_path: Path) -> None:
+    async def scenario(net: Network) -> None:
+        go_on = asyncio.Event()
+        net.cached._source = Halting(net.origin.source, go_on)  # type: ignore[assignment]
+        async with asyncio.timeout(20):
+            stream = await net.stream()
+            came = [await anext(stream.records)]
+            assert not go_on.is_set()
+            go_on.set()
+            came += [record async for record in stream.records]
+        assert sum(len(record.ids) for record in came) == 16 * 30
+        assert [record.nchunk for record in came] == sorted(record.nchunk for record in came)
+        net.cached._source, net.upstream.error = net.upstream, SourceUnavailableError("away")
+        assert np.array_equal(await net.read(), GRID)  # all of it was kept
+
+    play(tmp_path, scenario)
+
+
 def test_long_lists_of_positions_are_not_sent_with_every_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
