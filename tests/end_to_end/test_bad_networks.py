@@ -232,7 +232,8 @@ def test_a_publisher_killed_within_an_answer_leaves_whole_blocks_only(
     big = np.random.default_rng(3).integers(0, 2**31, (2400, 2500), dtype="i4")  # 24 MB
     write(root / "big.b2nd", big)
     wait_for(lambda: "big.b2nd" in paths_of(subscriber), message="listed")
-    proxy.faults = Faults(rate=1_000_000)
+    # Slow enough that a busy machine does not kill it too late.
+    proxy.faults = Faults(rate=300_000)
     proxy.drop()
     before, errors = proxy.nbytes, []
 
@@ -246,7 +247,8 @@ def test_a_publisher_killed_within_an_answer_leaves_whole_blocks_only(
     reading.start()
     wait_for(lambda: proxy.nbytes - before > 5_000_000, message="some has come")
     publisher.kill()
-    reading.join(60)
+    proxy.drop()  # what it had sent already, and is in buffers on the way, may be all
+    reading.join(120)
     assert len(errors) == 1
     assert isinstance(errors[0], Caterva2Error)
     with pytest.raises(NotCachedError):
