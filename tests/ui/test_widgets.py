@@ -136,10 +136,15 @@ def see_a_plane(page: Any) -> None:
     """The viewer shows a plane, and its slider another one."""
     page.get_by_role("figure", name=re.compile("temperature")).first.wait_for()
     # Those of the colours have names of their own.
-    slider = page.locator(".c2v-viewer [role=slider]:not([aria-label])")
-    slider.focus()
-    page.keyboard.press("ArrowUp")
-    page.locator(".c2v-viewer [role=slider]:not([aria-label])[aria-valuenow='1']").wait_for()
+    box = page.locator(".c2v-viewer [role=slider]:not([aria-label])").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] - 10, steps=3)
+    page.mouse.up()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.c2v-viewer [role=slider]:not([aria-label])')]"
+        ".some(slider => Number(slider.getAttribute('aria-valuenow')) > 0)"
+    )
     page.locator(".c2v-viewer canvas").first.wait_for()
 
 
