@@ -68,9 +68,8 @@ class _ListenedAnswers(SourceAnswers):
         ------
         AuthenticationError, AccessDeniedError
         """
-        if not isinstance(self, ServiceHandler):
-            return self.sources  # Jupyter lets in once
-        user = self.user_now()
+        # Jupyter lets in once; what somebody may see can change all the same.
+        user = self.user_now() if isinstance(self, ServiceHandler) else self.current_user
         if user is None:
             raise AuthenticationError("the login has ended")
         return self._directory.seen_by(user) if isinstance(self._directory, VisitedDirectory) else self.sources
