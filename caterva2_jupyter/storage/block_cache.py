@@ -50,6 +50,8 @@ _logger = logging.getLogger(__name__)
 _PINS = "pins.json"
 _SLACK = 32
 """Of the quota, one part in so many is freed when room is needed, so that it is not looked for at each write."""
+_BATCHES = 8
+"""At most one part in so many of the quota is put at once: room is made for what is put, by what was put before it."""
 COMPACT_NBYTES = 256 << 10
 TOUCHES_BETWEEN_SAVES = 4096
 _ROUNDS = 16
@@ -670,12 +672,14 @@ class CachedVersion:
         """As ``put``, of records whose checksums were checked when they came."""
         for record in records:
             self._check(record)
-        try:
-            return self._put(records)
-        except OSError as error:
-            self._cache._failed(error)
-            self._cache.counters.refused += sum(len(r.ids) for r in records)
-            return 0
+        nput = 0
+        for batch in _batches(records, self._cache.quota_nbytes // _BATCHES):
+            try:
+                nput += self._put(batch)
+            except OSError as error:
+                self._cache._failed(error)
+                self._cache.counters.refused += sum(len(r.ids) for r in batch)
+        return nput
 
     def _put(self, records: Sequence[BlockRecord]) -> int:
         cache = self._cache
@@ -749,6 +753,18 @@ class CachedVersion:
     def _meta(self) -> dict[str, Any]:
         names = ("root", "path", "id", "version")
         return {"format": FORMAT, **{n: getattr(self, n) for n in names}, "geometry": self.geometry.to_json()}
+
+
+def _batches(records: Sequence[BlockRecord], max_nbytes: int) -> Iterator[Sequence[BlockRecord]]:
+    """Records to put at once: of that many bytes at most, but for single ones."""
+    first = nbytes = 0
+    for number, record in enumerate(records):
+        size = len(record.head) + len(record.body)
+        if number > first and nbytes + size > max_nbytes:
+            yield records[first:number]
+            first, nbytes = number, 0
+        nbytes += size
+    yield records[first:]
 
 
 def _unknown(records: Iterable[BlockRecord], log: BlockLog) -> list[BlockRecord]:

@@ -117,7 +117,7 @@ def test_estimates_are_about_what_is_missing_of_a_selection(tmp_path: Path) -> N
         assert (cold["blocks"], cold["held_blocks"]) == (20, 0)
         assert cold["requests"] == 1
         whole = await keeper.estimate("foo", "noise", None, None)
-        assert whole["requests"] >= 4
+        assert whole["requests"] > 1
         nreads = run.publishers["foo"].nreads
         assert nreads == 0
         await listed(keeper.prefetch("foo", "noise", cold["version"], first))
