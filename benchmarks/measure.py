@@ -131,7 +131,9 @@ def as_key(form: Key) -> tuple[int | slice, ...]:
     return tuple(slice(*part) if isinstance(part, list) else part for part in form)
 
 
-def measure_run(site: Site, peers: Sequence[Peer], size: Size, run: int, seed: int, truth: Truth) -> list[Sample]:
+def measure_run(
+    site: Site, peers: Sequence[Peer], size: Size, run: int, seed: int, truth: Truth, are_files_cold: bool = False
+) -> list[Sample]:
     """All workloads on all peers once, peers in a random order."""
     workloads = draw(size, seed)
     expected = {w.name: truth.digest(w.dataset, w.keys) for w in workloads}
@@ -140,6 +142,8 @@ def measure_run(site: Site, peers: Sequence[Peer], size: Size, run: int, seed: i
     order = list(peers)
     random.Random(seed).shuffle(order)
     for peer in order:
+        if are_files_cold:
+            forget_files(site.data)
         try:
             reader = _start(site, peer)
         except RuntimeError as error:

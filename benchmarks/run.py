@@ -33,7 +33,6 @@ from .measure import (
     Sample,
     Truth,
     as_json,
-    forget_files,
     measure_crowd,
     measure_listing,
     measure_run,
@@ -78,7 +77,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tables", default="reads,crowd,listing,engine,scale", help="of reads, crowd, listing, engine, scale"
     )
-    parser.add_argument("--cold-files", action="store_true", help="drop the files from the page cache before each run")
+    parser.add_argument(
+        "--cold-files", action="store_true", help="drop the files from the page cache before each peer's reads"
+    )
     return parser.parse_args(argv)
 
 
@@ -170,9 +171,7 @@ def _measure_link(
             for peer in peers:
                 peer.start_origin(site)
             for run in range(options.runs if "reads" in tables else 0):
-                if options.cold_files:
-                    forget_files(data)
-                samples += measure_run(site, peers, size, run, seed + run, truth)
+                samples += measure_run(site, peers, size, run, seed + run, truth, options.cold_files)
             for peer in peers:
                 if "crowd" in tables and "field" in peer.datasets:
                     nreads = 5 if options.quick else 10
