@@ -151,7 +151,8 @@ class Watch:
 
     Examples
     --------
-    >>> with client.watch("foo", print) as watch:
+    >>> changes = []
+    >>> with client.watch("foo", changes.append) as watch:
     ...     watch.is_running
     True
     """

@@ -410,7 +410,8 @@ class Client:
 
         Examples
         --------
-        >>> watch = client.watch("foo", print)
+        >>> changes = []
+        >>> watch = client.watch("foo", changes.append)
         >>> watch.is_running
         True
         >>> watch.stop()

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from packaging.version import Version
+
+XARRAY_TELLS_LESS = Version(xr.__version__) < Version("2026.9")
+"""Of ``encoding``: keys of filters that it does not write itself."""
 
 
 def _plain(value: Any) -> Any:
@@ -48,6 +52,8 @@ def assert_same_dataset(got: xr.Dataset, want: xr.Dataset) -> None:
         one, other = dict(ours.encoding), dict(theirs.encoding)
         one.pop("source", None)
         other.pop("source", None)
+        if XARRAY_TELLS_LESS:
+            one = {key: one[key] for key in one.keys() & other.keys()}
         assert _plain(one) == _plain(other), name
         assert _plain(dict(ours.attrs)) == _plain(dict(theirs.attrs)), name
         assert_same_values(ours, theirs, name)
