@@ -11,7 +11,9 @@ Answer = Callable[[socket.socket, str, int], None]
 
 
 def response(body: bytes, kind: str = "application/json", status: str = "200 OK", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers, "", ""]
+    # Said beforehand: a request that is sent into a socket just being closed is lost unseen.
+    fixed = [f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines = [f"HTTP/1.1 {status}", *fixed, *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
