@@ -10,7 +10,7 @@ from ..client.address import split_for
 from ..client.client import Client
 from ..core.catalog import parse_filter
 from ..core.metadata import Entry
-from ..core.paths import join
+from ..core.paths import join, whole_address
 from .commands import _row
 from .output import Output
 
@@ -27,7 +27,7 @@ def tree(client: Client, options: argparse.Namespace, out: Output) -> None:
     root, path = split_for(client.url_base, options.path)
     own = client.entry(join(root, path)) if path else Entry("", "group")
     path = own.path
-    top = _Branch(join(root, path).rstrip("/"))
+    top = _Branch(whole_address(root, path))
     top.entry = own
     start = len(path) + 1 if path else 0
     below = client.entries(join(root, path), q=options.filter) if own.kind == "group" else iter(())

@@ -10,7 +10,7 @@ import reprlib
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
-from ..core.paths import split_address
+from ..core.paths import split_address, whole_address
 from ..errors import AccessDeniedError, ConfigError, InvalidPathError
 
 __all__ = ["DatasetAddress", "ServiceUrl", "parse_address", "parse_service_url", "split_for"]
@@ -36,7 +36,7 @@ class DatasetAddress:
     path: str
 
     def __str__(self) -> str:
-        where = quote(f"{self.root}/{self.path}".rstrip("/"), safe="/@")
+        where = quote(whole_address(self.root, self.path), safe="/@")
         return f"cat2{self.url}/-/{where}" if self.url else f"cat2://{where}"
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ..core.catalog import Cursor
 from ..core.events import EventBatch
+from ..core.paths import whole_address
 from ..errors import DeadlineError, IntegrityError, SourceUnavailableError
 from .service import Service
 from .transport import NoSuchRouteError
@@ -160,7 +161,7 @@ class Watch:
     def __init__(self, service: Service, root: str, path: str, callback: Callable[[Change], object]) -> None:
         self.error: Exception | None = None
         self._stop = threading.Event()
-        self._what = f"{root}/{path}".rstrip("/")
+        self._what = whole_address(root, path)
         self._thread = threading.Thread(
             target=self._run, args=(service, root, path, callback), name=f"watch {self._what}", daemon=True
         )

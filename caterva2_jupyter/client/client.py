@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.catalog import CatalogPage, CatalogQuery
 from ..core.metadata import Entry
-from ..core.paths import join
+from ..core.paths import join, whole_address
 from ..errors import Caterva2Error, ConfigError, NotFoundError, RequestError
 from .address import DatasetAddress, parse_address, split_for
 from .area_service import AreaService
@@ -136,7 +136,7 @@ def open_address(address: str) -> RemoteObject:
     """
     parsed = parse_address(address)
     client = connect(parsed.url or None)
-    return client[f"{parsed.root}/{parsed.path}".rstrip("/")]
+    return client[whole_address(parsed.root, parsed.path)]
 
 
 class Client:

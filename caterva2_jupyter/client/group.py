@@ -18,7 +18,7 @@ from ..core.catalog import CatalogQuery
 from ..core.dtypes import is_vlen
 from ..core.metadata import Entry
 from ..core.once import once
-from ..core.paths import join, matches, parse_path
+from ..core.paths import join, matches, parse_path, whole_address
 from ..core.paths import name as last_name
 from ..errors import Caterva2Error, ConfigError, InvalidPathError, NotFoundError, UnsupportedDatasetError
 from .address import DatasetAddress
@@ -213,7 +213,7 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
             raise TypeError(f"a group is indexed by paths, as group['dir/x'], not by {type(path).__name__}")
         relative = parse_path(str(path))
         if not relative:
-            raise InvalidPathError(f"not a path below {join(self._root, self.path).rstrip('/')}: {path!r}")
+            raise InvalidPathError(f"not a path below {whole_address(self._root, self.path)}: {path!r}")
         return relative
 
     def __contains__(self, path: object) -> bool:
@@ -373,7 +373,7 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         """
         if not self._entry.version:
             raise UnsupportedDatasetError(
-                f"{join(self._root, self.path).rstrip('/')} is a directory: download its datasets one by one"
+                f"{whole_address(self._root, self.path)} is a directory: download its datasets one by one"
             )
         return download(self._session, self._root, self._entry, path, progress)
 
@@ -469,7 +469,7 @@ class Group(Viewed, Writable, Mapping[str, "RemoteObject"]):
         return tree
 
     def __repr__(self) -> str:
-        return f"<Group {plain(f'{self._root}/{self.path}'.rstrip('/'))}>"
+        return f"<Group {plain(whole_address(self._root, self.path))}>"
 
     def _repr_html_(self) -> str:
         """A table of the children, for notebooks; every text in it is escaped."""

@@ -16,7 +16,7 @@ from ..core.cache_location import CacheLocation
 from ..core.catalog import MAX_PAGE, CatalogPage, CatalogQuery, Cursor
 from ..core.many_reads import many_to_json
 from ..core.metadata import Entry
-from ..core.paths import parse_root_name
+from ..core.paths import parse_root_name, whole_address
 from ..core.reduce_request import ReduceRequest
 from ..core.wire import RECORDS_TYPE, ReadRequest
 from ..errors import IntegrityError, NotFoundError, SourceUnavailableError
@@ -144,7 +144,7 @@ class Service:
         ------
         RootNotFoundError, DatasetNotFoundError
         """
-        form = self._json("GET", "/meta", {"path": f"{root}/{path}".rstrip("/")})
+        form = self._json("GET", "/meta", {"path": whole_address(root, path)})
         if not isinstance(form, dict):
             raise IntegrityError("malformed catalog entry")
         return form

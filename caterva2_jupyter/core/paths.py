@@ -23,6 +23,7 @@ __all__ = [
     "parse_path",
     "parse_root_name",
     "split_address",
+    "whole_address",
 ]
 
 MAX_PATH_BYTES = 4096
@@ -126,6 +127,15 @@ def is_at_or_below(path: str, group: str) -> bool:
 def name(path: str) -> str:
     """The last segment."""
     return path.rpartition("/")[2]
+
+
+def whole_address(root: str, path: str) -> str:
+    """``ROOT/PATH``, and ``ROOT`` for the root itself: what `split_address` parts.
+
+    >>> whole_address("foo", "dir1/ds-2d.b2nd"), whole_address("foo", "")
+    ('foo/dir1/ds-2d.b2nd', 'foo')
+    """
+    return f"{root}/{path}" if path else root
 
 
 def join(group: str, child: str) -> str:

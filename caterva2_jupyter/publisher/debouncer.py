@@ -10,20 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Changes", "Debouncer", "FileState"]
+from ..storage.generation import Generation
+
+__all__ = ["Changes", "Debouncer"]
 
 GROWING_S = 5.0
 STORM_PATHS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """What tells that a file was written to."""
-
-    inode: int
-    nbytes: int
-    mtime_ns: int
-    ctime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class Changes:
 
 @dataclass(slots=True)
 class _Busy:
-    state: FileState | None
+    state: Generation | None
     due_s: float
     growing_due_s: float
     look_due_s: float = 0.0
@@ -74,7 +66,7 @@ class Debouncer:
     Examples
     --------
     >>> debouncer = Debouncer(quiet_s=0.2)
-    >>> state = FileState(1, 10, 0, 0)
+    >>> state = Generation(1, 2, 10, 0, 0)
     >>> debouncer.saw(Path("x"), state, now_s=100.0, age_s=0.05)
     >>> debouncer.due(100.1, lambda path: state), debouncer.due(100.2, lambda path: state).paths == {Path("x")}
     (Changes(paths=frozenset(), everything=False), True)
@@ -97,12 +89,12 @@ class Debouncer:
     def __len__(self) -> int:
         return len(self._busy)
 
-    def saw(self, path: Path, state: FileState | None, now_s: float, age_s: float) -> None:
+    def saw(self, path: Path, state: Generation | None, now_s: float, age_s: float) -> None:
         """Note a change.
 
         Parameters
         ----------
-        state : FileState or None
+        state : Generation or None
             Of the file, after the change was told.
         now_s : float
             Monotonic.
@@ -137,7 +129,7 @@ class Debouncer:
         # Busy files whose time was set back (`cp -p` at its end) are waited for like any other.
         return 0.0 if is_new else self.quiet_s
 
-    def due(self, now_s: float, state_of: Callable[[Path], FileState | None]) -> Changes:
+    def due(self, now_s: float, state_of: Callable[[Path], Generation | None]) -> Changes:
         """What is to be told now."""
         if self._storm is not None:
             if now_s < min(self._storm.due_s, self._storm.growing_due_s):

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.paths import is_at_or_below
+
 __all__ = ["Inotify", "Seen"]
 
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -146,13 +148,13 @@ class Inotify:
             self._watch_at(path)
         elif what & _MOVED_FROM:
             # By its new path, if that is ours, it is watched anew.
-            for moved in [p for p in self._watches if _is_at_or_below(p, path)]:
+            for moved in [p for p in self._watches if is_at_or_below(p, path)]:
                 watch = self._watches[moved]
                 self._forget(watch)
                 self._remove(self._fd, watch)
             self._watch_at(path)  # another may be there by now, or have changed places with it
         elif what & _ATTRIB:
-            for refused in [p for p in self._refused if _is_at_or_below(p, path)]:
+            for refused in [p for p in self._refused if is_at_or_below(p, path)]:
                 self._refused.discard(refused)
                 self._watch_at(refused)
 
@@ -199,10 +201,6 @@ class Inotify:
         path = self._paths.pop(watch, None)
         if path is not None and self._watches.get(path) == watch:
             del self._watches[path]
-
-
-def _is_at_or_below(path: str, other: str) -> bool:
-    return path == other or path.startswith(other + "/")
 
 
 def _last_error(path: str | None = None) -> OSError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .debouncer import FileState
+from ..storage.generation import Generation
 
 __all__ = ["file_state", "poll_changes"]
 
@@ -17,10 +17,10 @@ MAX_SHARE = 0.1
 """Of the time, that is spent on looking: a large directory is looked at more seldom than was asked for."""
 
 
-def file_state(path: Path, *, follow_links: bool = False) -> FileState | None:
+def file_state(path: Path, *, follow_links: bool = False) -> Generation | None:
     """The state of a file now; None when there is none."""
     try:
-        return _state(os.stat(path, follow_symlinks=follow_links))
+        return Generation.from_stat(os.stat(path, follow_symlinks=follow_links))
     except (OSError, ValueError):
         return None
 
@@ -51,9 +51,9 @@ def poll_changes(watched: Path, poll_s: float, tick_s: float, stop: threading.Ev
         yield frozenset(changed)
 
 
-def _snapshot(watched: Path) -> dict[Path, FileState]:
+def _snapshot(watched: Path) -> dict[Path, Generation]:
     """States of all files below; of directories too, without their times, which only repeat the rest."""
-    found: dict[Path, FileState] = {}
+    found: dict[Path, Generation] = {}
     if not watched.is_dir():
         state = file_state(watched, follow_links=True)
         return {} if state is None else {watched: state}
@@ -65,9 +65,9 @@ def _snapshot(watched: Path) -> dict[Path, FileState]:
                 status = item.stat(follow_symlinks=False)
                 if item.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                    found[path] = FileState(status.st_ino, 0, 0, 0)
+                    found[path] = Generation(status.st_dev, status.st_ino, 0, 0, 0)
                 else:
-                    found[path] = _state(status)
+                    found[path] = Generation.from_stat(status)
     return found
 
 
@@ -77,7 +77,3 @@ def _items(directory: Path) -> list[os.DirEntry[str]]:
             return list(items)
     except OSError:
         return []  # gone meanwhile, or not ours to read
-
-
-def _state(status: os.stat_result) -> FileState:
-    return FileState(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -16,7 +16,7 @@ import traitlets
 
 from ..client.representation import plain
 from ..client.session import Session
-from ..core.paths import join
+from ..core.paths import whole_address
 from .relay import Relay
 
 if TYPE_CHECKING:
@@ -84,6 +84,4 @@ def _take(widget: Viewer, content: Any, buffers: list[memoryview]) -> None:
 
 def view(shown: Group | RemoteDataset, height: int = HEIGHT, theme: str = "") -> Viewer:
     """See ``RemoteArray.view``."""
-    return Viewer(
-        shown._session, join(shown.root, shown.path) if shown.path else shown.root, height=height, theme=theme
-    )
+    return Viewer(shown._session, whole_address(shown.root, shown.path), height=height, theme=theme)

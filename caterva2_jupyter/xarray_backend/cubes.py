@@ -24,7 +24,7 @@ from ..client.remote_array import RemoteArray
 from ..compute.netcdf_dimensions import DimensionCounter, build_tree
 from ..core.catalog import MAX_PAGE, CatalogQuery
 from ..core.metadata import Entry
-from ..core.paths import matches
+from ..core.paths import matches, whole_address
 from ..core.selection import Selection
 from ..errors import ConfigError, DatasetNotFoundError, UnsupportedDatasetError
 from .joined_array import JoinedArray, Part, array_of, decoded_dtype, with_missing
@@ -124,7 +124,7 @@ def _list_members(group: Group, pattern: str, drop: frozenset[str]) -> list[_Mem
     listed = list(session.service.entries(root, CatalogQuery(under=under, depth=depth, limit=MAX_PAGE)))
     skip = len(under) + 1 if under else 0
     tops = [e for e in listed if e.path != under and matches(e.path[skip:], pattern)]
-    where = f"{root}/{under}".rstrip("/")
+    where = whole_address(root, under)
     if not tops:
         raise DatasetNotFoundError(f"nothing in {where} matches {pattern!r}")
     found = {top.path: top for top in tops if top.kind == "group"}

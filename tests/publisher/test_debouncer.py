@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caterva2_jupyter.publisher.debouncer import GROWING_S, Changes, Debouncer, FileState
+from caterva2_jupyter.publisher.debouncer import GROWING_S, Changes, Debouncer
+from caterva2_jupyter.storage.generation import Generation
 
 X, Y = Path("/r/x"), Path("/r/y")
 
@@ -15,14 +16,14 @@ class Disk:
     """States of files as a test sets them."""
 
     def __init__(self) -> None:
-        self.states: dict[Path, FileState] = {}
+        self.states: dict[Path, Generation] = {}
 
-    def write(self, path: Path) -> FileState:
-        before = self.states.get(path, FileState(1, 0, 0, 0))
-        self.states[path] = FileState(before.inode, before.nbytes + 1, before.mtime_ns + 1, 0)
+    def write(self, path: Path) -> Generation:
+        before = self.states.get(path, Generation(1, 1, 0, 0, 0))
+        self.states[path] = Generation(1, before.inode, before.nbytes + 1, before.mtime_ns + 1, 0)
         return self.states[path]
 
-    def __call__(self, path: Path) -> FileState | None:
+    def __call__(self, path: Path) -> Generation | None:
         return self.states.get(path)
 
 
